@@ -1,0 +1,138 @@
+"""Every default of the project: named constants, the configuration's dataclasses and the table of presets.
+
+Command-line flags are generated from these fields; an unknown key is an error. A checkpoint carries its own
+configuration as the plain dictionary of `to_dict`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+from speak.errors import SpeakError
+
+FRAME_RATE = 30  # frames a second, everywhere inside the project
+SAMPLE_RATE = 16000  # samples a second of mono speech
+
+# MEAD's eight emotions in alphabetical order; an emotion's label is its index here.
+EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad", "surprised")
+
+# Pose vector: degrees, degrees, degrees, then image widths (scale 1 is the reference size).
+POSE_NAMES = ("yaw", "pitch", "roll", "x", "y", "scale")
+
+LANDMARKS = 68  # iBUG order
+MOUTH_LANDMARKS = slice(48, 68)
+
+
+def sample_of_frame(frame: int) -> int:
+    """First audio sample of video frame `frame`: round(frame * 16000 / 30), ties up. Exact for any length of clip."""
+    return (2 * frame * SAMPLE_RATE + FRAME_RATE) // (2 * FRAME_RATE)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpsConfig:
+    """Which implementation the operators use: `auto`, `reference` (plain PyTorch) or `compiled`."""
+
+    backend: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The whole configuration: one field a room of the project."""
+
+    preset: str = "default"
+    ops: OpsConfig = OpsConfig()
+
+
+# Each preset is what differs from the dataclasses' defaults, by dotted key.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {},
+    "tiny": {},
+}
+
+
+def preset(name: str) -> Config:
+    """The configuration called `name` in `PRESETS`. Raises SpeakError for a name that is not there."""
+    if name not in PRESETS:
+        raise SpeakError(f"unknown preset '{name}': choose from {', '.join(PRESETS)}")
+    return with_changes(Config(preset=name), PRESETS[name])
+
+
+def with_changes(config: Any, changes: dict[str, Any]) -> Any:
+    """`config` with each dotted key of `changes` replaced, e.g. {"ops.backend": "reference"}.
+
+    Strings are read as the field's type, so that values may come from the command line.
+    Raises SpeakError for an unknown key or a value that does not fit.
+    """
+    for key, value in changes.items():
+        config = _replaced(config, key.split("."), value, key)
+    return config
+
+
+def parse_settings(settings: list[str]) -> dict[str, str]:
+    """["a.b=1", ...] of the `--set` flag as {"a.b": "1", ...}."""
+    changes = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise SpeakError(f"--set {setting}: write it as key=value")
+        changes[key.strip()] = value.strip()
+    return changes
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The configuration as nested plain dictionaries, for a checkpoint or a log."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
+    """The inverse of `to_dict`. Raises SpeakError for an unknown key; keys left out keep their default."""
+    types = typing.get_type_hints(kind)
+    fields: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in types:
+            raise SpeakError(f"unknown configuration key '{key}' in {kind.__name__}: known are {', '.join(types)}")
+        nested = dataclasses.is_dataclass(types[key])
+        fields[key] = from_dict(value, types[key]) if nested else _read(value, types[key], key)
+    return kind(**fields)
+
+
+def _replaced(config: Any, path: list[str], value: Any, key: str) -> Any:
+    types = typing.get_type_hints(type(config))
+    name, rest = path[0], path[1:]
+    if name not in types:
+        raise SpeakError(f"unknown configuration key '{key}': {type(config).__name__} has {', '.join(types)}")
+    if rest:
+        current = getattr(config, name)
+        if not dataclasses.is_dataclass(current):
+            raise SpeakError(f"unknown configuration key '{key}': '{name}' has no fields")
+        return dataclasses.replace(config, **{name: _replaced(current, rest, value, key)})
+    if dataclasses.is_dataclass(types[name]):
+        raise SpeakError(f"configuration key '{key}' is a group: set one of its fields, such as '{key}."
+                         f"{next(iter(typing.get_type_hints(types[name])))}'")
+    return dataclasses.replace(config, **{name: _read(value, types[name], key)})
+
+
+def _read(value: Any, kind: Any, key: str) -> Any:
+    """`value` as `kind` (bool, int, float, str, tuple of one of them, or such a type or None)."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    try:
+        if type(None) in inner:
+            if value is None or (isinstance(value, str) and value.lower() == "none"):
+                return None
+            return _read(value, next(t for t in inner if t is not type(None)), key)
+        if origin is tuple:
+            items = value.split(",") if isinstance(value, str) else value
+            return tuple(_read(item, inner[0], key) for item in items)
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
+            raise ValueError
+        return kind(value) if not (kind is int and isinstance(value, str)) else int(value)
+    except (KeyError, TypeError, ValueError):
+        name = getattr(kind, "__name__", str(kind))
+        raise SpeakError(f"configuration key '{key}' wants {name}, not '{value}'") from None

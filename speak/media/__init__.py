@@ -1,0 +1,1 @@
+"""Video, audio, pictures and faces, in and out."""

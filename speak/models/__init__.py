@@ -1,0 +1,1 @@
+"""The networks of SPEAK, a file each."""

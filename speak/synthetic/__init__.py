@@ -1,0 +1,1 @@
+"""Rendered people who speak, with exact truth."""

@@ -1,0 +1,1 @@
+"""Training: one loop, a file a stage."""
