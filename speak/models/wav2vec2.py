@@ -26,8 +26,8 @@ class Wav2Vec2(nn.Module):
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
         self.config = config
-        channels = (1, *config.conv_channels)
-        sizes = zip(channels, channels[1:], config.conv_kernels, config.conv_strides, strict=True)
+        channels = config.conv_channels
+        sizes = zip((1, *channels[:-1]), channels, config.conv_kernels, config.conv_strides, strict=True)
         self.feature_extractor = nn.ModuleList(
             ConvLayer(*size, norm=config.conv_norm if config.conv_norm == "layer" or i == 0 else None,
                       bias=config.conv_bias)
