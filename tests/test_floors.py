@@ -21,6 +21,8 @@ FLOORS = {
     "speak.metrics": 2,
     "speak.foreign_weights": 2,
     "speak.checkpoint": 2,
+    "speak.safetensors": 2,
+    "speak.foreign_pickles": 2,
     "speak.train": 3,
     "speak.prepare": 3,
     "speak.animate": 3,
