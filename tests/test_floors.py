@@ -23,6 +23,7 @@ FLOORS = {
     "speak.checkpoint": 2,
     "speak.safetensors": 2,
     "speak.foreign_pickles": 2,
+    "speak.foreign_wav2vec2": 2,
     "speak.train": 3,
     "speak.prepare": 3,
     "speak.animate": 3,
