@@ -245,7 +245,8 @@ def interpolate(
     size = features.shape[0]
     clip_frames = torch.as_tensor(frames, device=features.device).expand(size)
     clip_counts = torch.as_tensor(features.shape[1] if counts is None else counts, device=features.device).expand(size)
-    time = torch.arange(int(clip_frames.max()), device=features.device).expand(size, -1)
+    longest = frames if isinstance(frames, int) else int(frames.max())
+    time = torch.arange(longest, device=features.device).expand(size, -1)
     left, fraction = source_positions(time, clip_counts[:, None], clip_frames[:, None])
     inside = time < clip_frames[:, None]
     last = (clip_counts - 1)[:, None]
