@@ -150,8 +150,8 @@ def _interpolated(blocks: Iterable[Tensor], count: int, frames: int) -> Iterator
         right = (left + 1).clamp(max=count - 1)
         yield torch.lerp(buffer[:, left - start], buffer[:, right - start], fraction[:, None].to(block))
         done = ready
-        keep = done * (count - 1) // max(frames - 1, 1)
-        buffer, start = buffer[:, max(keep - start, 0):].clone(), max(keep, start)
+        keep = min(max(done * (count - 1) // max(frames - 1, 1), start), end)
+        buffer, start = buffer[:, keep - start:].clone(), keep
 
 
 def _sliding(blocks: Iterable[Tensor], before: int, after: int, stage: Stage) -> Iterator[Tensor]:

@@ -105,21 +105,21 @@ def test_statistics_of_the_whole_clip_are_exact_so_that_one_chunk_is_the_whole_c
 def test_base_in_overlapping_chunks_stays_near_the_whole_clip():
     """The remaining difference is printed: it is the attention that a chunk cannot see, of random weights, which
     attend to everything alike; statistics and positions are exact."""
-    net, speech = model("paper", layers=3), clip(12.0)
-    expected = whole(net, speech, 360)
+    net, speech = model("paper", layers=2), clip(9.0)
+    expected = whole(net, speech, 270)
     errors = []
-    for context in (0.0, 1.0, 3.0, 6.0):
-        error = streamed(net, speech, 360, chunk_seconds=3.0, context_seconds=context) - expected
+    for context in (0.0, 1.0, 3.0):
+        error = streamed(net, speech, 270, chunk_seconds=2.0, context_seconds=context) - expected
         errors.append((error.square().mean().sqrt() / expected.std()).item())
-        print(f"wav2vec2-base shape, 3 layers, 12 s, chunks of 3 s with {context:.0f} s of context: difference "
+        print(f"wav2vec2-base shape, 2 layers, 9 s, chunks of 2 s with {context:.0f} s of context: difference "
               f"{errors[-1]:.2%} rms, {error.abs().max() / expected.std():.2%} at most")
     assert errors == sorted(errors, reverse=True)
-    assert errors[2] < 0.05
+    assert errors[-1] < 0.05
 
 
 def test_memory_does_not_grow_with_the_length_of_the_audio():
     program = """
-import resource, sys, torch
+import torch
 from speak.config import wav2vec2_preset
 from speak.models.wav2vec2 import Wav2Vec2
 from speak.models.wav2vec2_streaming import encode_long
@@ -129,16 +129,18 @@ net = Wav2Vec2(wav2vec2_preset("default")).eval()
 def blocks(seconds):
     for second in range(seconds):
         yield torch.randn(16000) * 0.1
-peaks = []
+def peak():  # of this process alone, in MiB; getrusage would report its parent's
+    return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+peaks = [peak()]
 for seconds in (20, 200):
     for block in encode_long(net, blocks(seconds), seconds * 30, samples=seconds * 16000, chunk_seconds=5.0):
         pass
-    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    peaks.append(peak())
 print(*peaks)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                           cwd=Path(__file__).parent.parent.parent)
     assert done.returncode == 0, done.stderr
-    short, long = map(float, done.stdout.split())
-    print(f"peak memory for 20 s of audio {short:.0f} MiB, for 200 s {long:.0f} MiB")
+    idle, short, long = map(float, done.stdout.split())
+    print(f"peak memory with 20 s of audio {short:.0f} MiB, with 200 s {long:.0f} MiB ({idle:.0f} before any)")
     assert long - short < 15  # 180 s more of features alone would be 4 MiB, of the first layer's output 280 MiB
