@@ -132,7 +132,7 @@ def blocks(seconds):
 def peak():  # of this process alone, in MiB; getrusage would report its parent's
     return next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 peaks = [peak()]
-for seconds in (20, 200):
+for seconds in (40, 220):
     for block in encode_long(net, blocks(seconds), seconds * 30, samples=seconds * 16000, chunk_seconds=5.0):
         pass
     peaks.append(peak())
@@ -142,5 +142,5 @@ print(*peaks)
                           cwd=Path(__file__).parent.parent.parent)
     assert done.returncode == 0, done.stderr
     idle, short, long = map(float, done.stdout.split())
-    print(f"peak memory with 20 s of audio {short:.0f} MiB, with 200 s {long:.0f} MiB ({idle:.0f} before any)")
-    assert long - short < 15  # 180 s more of features alone would be 4 MiB, of the first layer's output 280 MiB
+    print(f"peak memory with 40 s of audio {short:.0f} MiB, with 220 s {long:.0f} MiB ({idle:.0f} before any)")
+    assert long - short < 30  # the first layer alone makes 280 MiB of 180 s
