@@ -105,6 +105,7 @@ class GeneratorConfig:
     channel_base: int = 4096  # channels at a resolution: channel_base / resolution, at most channel_max
     channel_max: int = 256
     mapping_layers: int = 2
+    mapping_lr_multiplier: float = 1.0  # relative learning rate of that MLP; StyleGAN2's is 0.01
     fuse_dim: int = 0  # hidden width of the MLPs that turn an edited vector into a level's addition; 0: a linear map
 
 

@@ -17,8 +17,14 @@ Noise = str | list[Tensor]  # "none", "random", or a map [1 or B, 1, h, w] a con
 def synthesis_network(config: Config) -> Generator:
     """The StyleGAN2 synthesis network of the preset."""
     sizes = config.model.generator
-    return Generator(
-        config.model.image_size, sizes.style_dim, sizes.channel_base, sizes.channel_max, backend=config.ops.backend
+    return Generator(config.model.image_size, sizes.style_dim, sizes.channel_base, sizes.channel_max)
+
+
+def fusing_mlp(config: Config, codes_dim: int) -> MappingNetwork:
+    """The "mlp" of SPEAK Eq. 9. Codes come normalised one by one, so their concatenation is not normalised again."""
+    sizes = config.model.generator
+    return MappingNetwork(
+        codes_dim, sizes.style_dim, sizes.mapping_layers, sizes.mapping_lr_multiplier, normalize=False
     )
 
 
@@ -28,8 +34,7 @@ class DisentanglementGenerator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         model = config.model
-        codes = model.identity.code_dim + model.pose.code_dim + model.emotion.code_dim
-        self.fuse = MappingNetwork(codes, model.generator.style_dim, model.generator.mapping_layers)
+        self.fuse = fusing_mlp(config, model.identity.code_dim + model.pose.code_dim + model.emotion.code_dim)
         self.synthesis = synthesis_network(config)
 
     def styles(self, codes: Codes) -> Tensor:
@@ -78,9 +83,7 @@ class GlobalGenerator(nn.Module):
         super().__init__()
         model = config.model
         sizes = model.generator
-        self.fuse = MappingNetwork(
-            model.identity.code_dim + model.pose.code_dim, sizes.style_dim, sizes.mapping_layers
-        )
+        self.fuse = fusing_mlp(config, model.identity.code_dim + model.pose.code_dim)
         self.synthesis = synthesis_network(config)
         self.additions = LevelMLP(self.synthesis.num_styles, model.editing.width, sizes.style_dim, sizes.fuse_dim)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +27,7 @@ def hertz_to_mel(hertz: float) -> float:
 
 
 @functools.cache
-def mel_filters(bands: int, bins_rounded: bool) -> Tensor:
+def mel_filters(bands: int, bins_rounded: bool) -> np.ndarray:
     """Triangular filters [bands, FFT / 2 + 1] in float64, evenly spaced in mel from 0 to half the sample rate.
 
     bins_rounded: corners moved down to whole bins of an FFT one longer, as python_speech_features has them.
@@ -34,14 +35,14 @@ def mel_filters(bands: int, bins_rounded: bool) -> Tensor:
     top = hertz_to_mel(SAMPLE_RATE / 2)
     corners = [700 * (10 ** (top * index / (bands + 1) / 2595) - 1) for index in range(bands + 2)]
     if bins_rounded:
-        places = torch.tensor([math.floor((FFT + 1) * hertz / SAMPLE_RATE) for hertz in corners], dtype=torch.float64)
+        places = np.array([math.floor((FFT + 1) * hertz / SAMPLE_RATE) for hertz in corners], dtype=np.float64)
     else:
-        places = torch.tensor([FFT * hertz / SAMPLE_RATE for hertz in corners], dtype=torch.float64)
-    bins = torch.arange(FFT // 2 + 1, dtype=torch.float64)
+        places = np.array([FFT * hertz / SAMPLE_RATE for hertz in corners])
+    bins = np.arange(FFT // 2 + 1)
     left, middle, right = places[:-2, None], places[1:-1, None], places[2:, None]
-    rising = (bins - left) / (middle - left).clamp(min=1e-9)
-    falling = (right - bins) / (right - middle).clamp(min=1e-9)
-    return torch.where(bins < middle, rising, falling).clamp(min=0)
+    rising = (bins - left) / np.maximum(middle - left, 1e-9)
+    falling = (right - bins) / np.maximum(right - middle, 1e-9)
+    return np.where(bins < middle, rising, falling).clip(min=0)
 
 
 def log_mel(
@@ -56,7 +57,7 @@ def log_mel(
     window = torch.hann_window(WINDOW, device=speech.device)
     spectrum = torch.fft.rfft(flat.unfold(-1, WINDOW, HOP) * window, FFT)
     power = spectrum.real.square() + spectrum.imag.square()
-    mel = power @ mel_filters(bands, bins_rounded=False).to(power).T
+    mel = power @ torch.from_numpy(mel_filters(bands, bins_rounded=False)).to(power).T
     pictures = (torch.log(mel + 1e-4) + 1.5) / 3
     return pictures.transpose(-1, -2).reshape(*speech.shape[:-1], bands, power.shape[1])
 
@@ -75,7 +76,7 @@ def mfcc(
     spectrum = torch.fft.rfft(emphasised.unfold(-1, WINDOW, HOP), FFT)
     power = (spectrum.real.square() + spectrum.imag.square()) / FFT  # [B, T, 257]
     energy = _not_zero(power.sum(-1))
-    bands = _not_zero(power @ mel_filters(MFCC_BANDS, bins_rounded=True).to(power).T).log()
+    bands = _not_zero(power @ torch.from_numpy(mel_filters(MFCC_BANDS, bins_rounded=True)).to(power).T).log()
     order = torch.arange(MFCC_COEFFICIENTS, dtype=torch.float64, device=speech.device)
     place = torch.arange(MFCC_BANDS, dtype=torch.float64, device=speech.device)
     cosine = torch.cos(math.pi / MFCC_BANDS * order[:, None] * (place + 0.5)) * math.sqrt(2 / MFCC_BANDS)
