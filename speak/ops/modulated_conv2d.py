@@ -17,6 +17,7 @@ from torch.nn import functional
 from speak.ops import extension
 from speak.ops.bias_act import activation_numbers, as_vector, has_one_bend
 from speak.ops.epilogue import layer_epilogue, layer_epilogue_ref
+from speak.ops.prepacked_conv import convolve_prepacked, prepacked_conv2d
 from speak.ops.upfirdn2d import filter_size, parse_padding, upfirdn2d, upfirdn2d_ref
 
 EPSILON = 1e-8  # of demodulation
@@ -32,15 +33,29 @@ class PackedWeight(NamedTuple):
     weight: Tensor  # [C_out, C_in, kh, kw] as given
     oriented: Tensor  # in the order and memory format that the convolution wants
     squares: Tensor  # W2 [C_out, C_in], float32
+    onednn: tuple[Tensor, int] | None  # in oneDNN's layout, and the padding that it was made for
     taps: Tensor | None  # [kh * kw, C_out, C_in] for the fused CUDA kernel
 
 
-def pack_weight(weight: Tensor, up: int = 1, flip_weight: bool = True) -> PackedWeight:
-    """Makes a weight [C_out, C_in, kh, kw] ready for `modulated_conv2d` with these `up` and `flip_weight`."""
-    taps = None
+def pack_weight(
+    weight: Tensor,  # [C_out, C_in, kh, kw]
+    up: int = 1,
+    padding: int = 0,
+    flip_weight: bool = True,
+    input_shape: tuple[int, ...] | None = None,  # of the usual x
+) -> PackedWeight:
+    """Makes a weight ready for `modulated_conv2d` with these arguments, for use without gradients."""
+    weight = weight.detach()
+    oriented, taps, onednn = _oriented(weight, up, flip_weight), None, None
+    if weight.device.type == "cpu":
+        oriented = oriented.contiguous(memory_format=torch.channels_last)
+    if input_shape is not None:
+        padding = padding if up == 1 else 0  # what the transposed convolution lacks is the blur's padding
+        packed = prepacked_conv2d(oriented, up, padding, input_shape)
+        onednn = None if packed is None else (packed, padding)
     if weight.is_cuda and weight.dtype == torch.float16 and weight.shape[2:] == (3, 3) and up == 1:
         taps = (weight if flip_weight else weight.flip(2, 3)).flatten(2).permute(2, 0, 1).contiguous()
-    return PackedWeight(weight, _oriented(weight, up, flip_weight), _squares(weight), taps)
+    return PackedWeight(weight, oriented, _squares(weight), onednn, taps)
 
 
 def modulated_conv2d(
@@ -116,8 +131,8 @@ def modulated_layer(
         return y if plain else None, scaled if next_styles is not None else None
     if not prescaled:
         x = x * styles.to(x.dtype)[:, :, None, None]
-    oriented = packed.oriented if packed else _oriented(raw, up, flip_weight)
-    x, f, blur_padding = _convolve(x, oriented, raw.shape[2:], up, down, pads, resample_filter)
+    ready = packed or PackedWeight(raw, _oriented(raw, up, flip_weight), raw, None, None)
+    x, f, blur_padding = _convolve(x, ready, up, down, pads, resample_filter)
     return layer_epilogue(
         x, f, blur_padding, demodulation, noise, bias, **numbers, next_styles=next_styles, plain=plain
     )
@@ -200,31 +215,38 @@ def _resampling_padding(f: Tensor | None, up: int, down: int) -> tuple[list[int]
 
 
 def _convolve(
-    x: Tensor, oriented: Tensor, kernel: torch.Size, up: int, down: int, pads: tuple[int, int, int, int],
-    f: Tensor | None,
-) -> tuple[Tensor, Tensor | None, tuple[int, int]]:  # fmt: skip
+    x: Tensor, ready: PackedWeight, up: int, down: int, pads: tuple[int, int, int, int], f: Tensor | None
+) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
     """The convolution, and the blur that is left for the epilogue: (x, filter, its padding).
 
     Up-sampling is a transposed convolution and then the blur: filters commute, and that is a quarter of the work.
     """
     x0, x1, y0, y1 = pads
     if up == 1 and down == 1:
-        if x0 == x1 and y0 == y1 and min(pads) >= 0:
-            return functional.conv2d(x, oriented, padding=(y0, x0)), None, (0, 0)
-        return functional.conv2d(functional.pad(x, [x0, x1, y0, y1]), oriented), None, (0, 0)
+        if len(set(pads)) > 1 or min(pads) < 0:
+            x, x0 = functional.pad(x, [x0, x1, y0, y1]), 0
+        return _bare_convolution(x, ready, 1, x0), None, (0, 0)
     before, after = _resampling_padding(f, up, down)
     around = [x0 + before[0], x1 + after[0], y0 + before[1], y1 + after[1]]
     if up == 1:
         x = upfirdn2d(x, f, padding=around)
-        return functional.conv2d(x, oriented, stride=down), None, (0, 0)
-    x = functional.conv_transpose2d(x, oriented, stride=up)
-    (height, width) = kernel
+        return functional.conv2d(x, ready.oriented, stride=down), None, (0, 0)
+    x = _bare_convolution(x, ready, up, 0)
+    height, width = ready.weight.shape[2:]
     around = [around[0] - (width - 1), around[1] - (width - up), around[2] - (height - 1), around[3] - (height - up)]
     f = x.new_ones([1], dtype=torch.float32) if f is None else f
     if down == 1 and f.ndim == 1 and around[:2] == around[2:]:
         return x, f.flip(0) * up, (around[0], around[1])  # the epilogue correlates; gain up^2, so up along each axis
     x = upfirdn2d(x, f, padding=around, gain=up * up)
     return (x if down == 1 else upfirdn2d(x, f, down=down)), None, (0, 0)
+
+
+def _bare_convolution(x: Tensor, ready: PackedWeight, up: int, padding: int) -> Tensor:
+    if ready.onednn is not None and ready.onednn[1] == padding and x.dtype == ready.weight.dtype:
+        return convolve_prepacked(x, ready.onednn[0], up, padding)
+    if up > 1:
+        return functional.conv_transpose2d(x, ready.oriented, stride=up)
+    return functional.conv2d(x, ready.oriented, padding=padding)
 
 
 def _takes_fused_kernel(x: Tensor, packed: PackedWeight, up: int, down: int, pads: tuple[int, int, int, int]) -> bool:
