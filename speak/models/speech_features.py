@@ -55,8 +55,7 @@ def log_mel(
     """
     flat = F.pad(speech.reshape(-1, speech.shape[-1]).float(), (WINDOW // 2, WINDOW // 2))
     window = torch.hann_window(WINDOW, device=speech.device)
-    spectrum = torch.fft.rfft(flat.unfold(-1, WINDOW, HOP) * window, FFT)
-    power = spectrum.real.square() + spectrum.imag.square()
+    power = _power(flat.unfold(-1, WINDOW, HOP) * window)
     mel = power @ torch.from_numpy(mel_filters(bands, bins_rounded=False)).to(power).T
     pictures = (torch.log(mel + 1e-4) + 1.5) / 3
     return pictures.transpose(-1, -2).reshape(*speech.shape[:-1], bands, power.shape[1])
@@ -73,8 +72,7 @@ def mfcc(
     emphasised = torch.cat([samples[:, :1], samples[:, 1:] - PRE_EMPHASIS * samples[:, :-1]], dim=1)
     steps = max(0, math.ceil((samples.shape[1] - WINDOW) / HOP))
     emphasised = F.pad(emphasised, (0, steps * HOP + WINDOW - samples.shape[1]))
-    spectrum = torch.fft.rfft(emphasised.unfold(-1, WINDOW, HOP), FFT)
-    power = (spectrum.real.square() + spectrum.imag.square()) / FFT  # [B, T, 257]
+    power = _power(emphasised.unfold(-1, WINDOW, HOP)) / FFT  # [B, T, 257]
     energy = _not_zero(power.sum(-1))
     bands = _not_zero(power @ torch.from_numpy(mel_filters(MFCC_BANDS, bins_rounded=True)).to(power).T).log()
     order = torch.arange(MFCC_COEFFICIENTS, dtype=torch.float64, device=speech.device)
@@ -84,6 +82,14 @@ def mfcc(
     coefficients = bands @ cosine.T * lifter
     coefficients = torch.cat([energy.log()[..., None], coefficients[..., 1:]], dim=-1)
     return coefficients.transpose(-1, -2).reshape(*speech.shape[:-1], MFCC_COEFFICIENTS, power.shape[1]).float()
+
+
+def _power(windows: Tensor) -> Tensor:
+    """[B, T, 400] -> [B, T, 257]."""
+    if windows.numel() == 0:  # MKL's transform refuses it
+        return windows.new_zeros(*windows.shape[:-1], FFT // 2 + 1)
+    spectrum = torch.fft.rfft(windows, FFT)
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def _not_zero(values: Tensor) -> Tensor:
