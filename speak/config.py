@@ -21,6 +21,10 @@ EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad",
 # Pose vector: degrees, degrees, degrees, then image widths (scale 1 is the reference size).
 POSE_NAMES = ("yaw", "pitch", "roll", "x", "y", "scale")
 
+# What networks subtract from a pose vector and divide it by, so that every number is about 1.
+POSE_CENTRE = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+POSE_SPREAD = (30.0, 20.0, 20.0, 0.1, 0.1, 0.2)
+
 LANDMARKS = 68  # iBUG order
 MOUTH_LANDMARKS = slice(48, 68)
 
@@ -97,19 +101,209 @@ class PrepareConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """One of E_i, E_e, E_p: a ResNet that reads a frame, and the width of its code (SPEAK Sec. 3.1)."""
+
+    depth: int = 18  # ResNet-18 or ResNet-50
+    width: int = 16  # channels of the first stage; 64 is the published net
+    norm: str = "group"  # group, or batch as published
+    image_size: int = 128  # frames are brought to this size inside
+    code_dim: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorConfig:
+    """G_d and G_g: a StyleGAN2 synthesis network and the MLP that makes its base style."""
+
+    style_dim: int = 192
+    channel_base: int = 4096  # channels at a resolution: channel_base / resolution, at most channel_max
+    channel_max: int = 256
+    mapping_layers: int = 2
+    mapping_lr_multiplier: float = 1.0  # relative learning rate of that MLP; StyleGAN2's is 0.01
+    fuse_dim: int = 0  # hidden width of the MLPs that turn an edited vector into a level's addition; 0: a linear map
+
+
+@dataclasses.dataclass(frozen=True)
+class EditingConfig:
+    """The editing module: the width D of f_S', a vector a frame and a generator level (SPEAK Sec. 3.2)."""
+
+    width: int = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscriminatorConfig:
+    """The conditional multi-scale discriminator D of SPEAK Eq. 10."""
+
+    scales: int = 2  # each scale sees the frames at half the size of the one before
+    layers: int = 4  # convolutions of stride 2
+    width: int = 32  # channels after the first convolution
+    channel_max: int = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class SyncNetConfig:
+    """Our SyncNet: 5 frames and the speech of the same time (SPEAK Sec. 3.3)."""
+
+    image_size: int = 96  # the faces are read at this size, their lower half only
+    width: int = 24
+    norm: str = "group"
+    mel_bands: int = 40
+    embedding_dim: int = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+    """The judge: landmarks, pose, mouth opening, emotion and an identity embedding from a frame."""
+
+    depth: int = 18
+    width: int = 32
+    norm: str = "group"
+    image_size: int = 128
+    embedding_dim: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class PerceptualConfig:
+    """The features of L_vgg: the user's VGG, or a ResNet trunk trained on rendered faces (`rendered`)."""
+
+    network: str = "rendered"  # rendered, vgg16 or vgg19
+    layers: tuple[str, ...] = ("layer1", "layer2", "layer3")  # of `rendered`; of a VGG relu1_2, relu2_2, ...
+    image_size: int = 0  # frames are brought to this size first; 0: as they are
+    depth: int = 18  # of `rendered`
+    width: int = 16
+    norm: str = "group"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Every network of the method. E_p and E_e have narrow codes: little room for what is not theirs (METHOD, irfd)."""
+
+    image_size: int = 256
+    identity: EncoderConfig = EncoderConfig(width=32, code_dim=256)
+    pose: EncoderConfig = EncoderConfig(code_dim=24)
+    emotion: EncoderConfig = EncoderConfig(code_dim=32)
+    audio: Wav2Vec2Config = Wav2Vec2Config()
+    pose_mapper_width: int = 64  # hidden width of the MLP from pose numbers to f_P
+    emotion_levels: int = 3  # strengths for which emotion prototypes are kept (MEAD has three)
+    editing: EditingConfig = EditingConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    syncnet: SyncNetConfig = SyncNetConfig()
+    judge: JudgeConfig = JudgeConfig()
+    perceptual: PerceptualConfig = PerceptualConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class IrfdConfig:
+    """Stage `irfd`: the weights of SPEAK Eq. 8 and of our terms. 0 switches a loss off and skips its work."""
+
+    weight_identity: float = 0.1  # Eq. 1
+    weight_classification: float = 0.1  # Eq. 2
+    weight_pose: float = 0.1  # Eq. 3
+    weight_emotion: float = 0.1  # Eq. 4
+    weight_self: float = 1.0  # Eq. 5-7
+    weight_cross: float = 1.0  # ours: A and B against the true picture of the exchange, where there is one
+    weight_probe: float = 0.0  # ours: gradient-reversed probes of the other factors
+    weight_perceptual: float = 0.0  # ours: features of the pictures that self and cross compare
+    weight_adversarial: float = 0.0  # ours: D on the generated pictures
+    discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
+    margin: float = 0.05  # alpha of Eq. 1, in units of L2 / sqrt(D); codes of unit length are at most 2 / sqrt(D) apart
+    detach_targets: bool = True  # the codes that Eq. 3 and 4 compare with take no gradient
+    freeze_reencoder: bool = True  # generated pictures are encoded again without moving the encoders
+
+
+@dataclasses.dataclass(frozen=True)
+class SyncNetStageConfig:
+    """Stage `syncnet`: SPEAK Eq. 11."""
+
+    weight_contrastive: float = 1.0
+    margin: float = 1.0  # of Eq. 11; embeddings of our SyncNet have unit length, so distances lie in [0, 2]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeakConfig:
+    """Stage `speak`: the weights of SPEAK Eq. 13 and of our terms. 0 switches a loss off and skips its work."""
+
+    weight_adversarial: float = 0.1  # L_GAN, Eq. 10
+    weight_sync: float = 0.1  # L_sync, Eq. 11-12
+    weight_perceptual: float = 1.0  # L_vgg
+    weight_pixel: float = 1.0  # ours: mean absolute difference
+    discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
+    weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration: one field a room of the project."""
 
     preset: str = "default"
     ops: OpsConfig = OpsConfig()
     prepare: PrepareConfig = PrepareConfig()
+    model: ModelConfig = ModelConfig()
+    irfd: IrfdConfig = IrfdConfig()
+    syncnet: SyncNetStageConfig = SyncNetStageConfig()
+    speak: SpeakConfig = SpeakConfig()
+
+
+def _network(name: str, **changes: Any) -> dict[str, Any]:
+    return {f"model.{name}.{key}": value for key, value in changes.items()}
 
 
 # Each preset is what differs from the dataclasses' defaults, by dotted key.
 PRESETS: dict[str, dict[str, Any]] = {
+    # 256x256, made for a CPU and for shipping.
     "default": {},
-    "paper": {},
-    "tiny": {},
+    # 256x256 as published, as far as the paper says; nothing of ours.
+    "paper": {
+        **_network("identity", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
+        **_network("pose", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
+        **_network("emotion", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
+        **_network("audio", **WAV2VEC2_PRESETS["paper"]),
+        "model.generator.style_dim": 512,
+        "model.generator.channel_base": 32768,
+        "model.generator.channel_max": 512,
+        "model.generator.mapping_layers": 8,
+        "model.generator.fuse_dim": 512,
+        "model.editing.width": 512,
+        "model.discriminator.scales": 3,
+        "model.discriminator.width": 64,
+        "model.discriminator.channel_max": 512,
+        "model.syncnet.width": 64,
+        "model.syncnet.norm": "batch",
+        "model.syncnet.embedding_dim": 1024,
+        "model.perceptual.network": "vgg19",
+        "model.perceptual.layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        "irfd.weight_identity": 1.0,
+        "irfd.weight_classification": 1.0,
+        "irfd.weight_pose": 1.0,
+        "irfd.weight_emotion": 1.0,
+        "irfd.weight_cross": 0.0,
+        "irfd.freeze_reencoder": False,
+        "speak.weight_adversarial": 1.0,
+        "speak.weight_sync": 1.0,
+        "speak.weight_pixel": 0.0,
+    },
+    # 64x64, for tests and for experiments of minutes.
+    "tiny": {
+        "model.image_size": 64,
+        **_network("identity", width=16, image_size=64),
+        **_network("pose", image_size=64),
+        **_network("emotion", image_size=64),
+        **_network("audio", **WAV2VEC2_PRESETS["tiny"]),
+        "model.generator.style_dim": 128,
+        "model.generator.channel_base": 1024,
+        "model.generator.channel_max": 128,
+        "model.editing.width": 64,
+        "model.discriminator.layers": 3,
+        "model.discriminator.width": 16,
+        "model.discriminator.channel_max": 128,
+        "model.syncnet.image_size": 64,
+        "model.syncnet.width": 16,
+        "model.syncnet.embedding_dim": 128,
+        "model.judge.width": 16,
+        "model.judge.image_size": 64,
+        "model.judge.embedding_dim": 64,
+    },
 }
 
 

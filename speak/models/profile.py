@@ -1,0 +1,118 @@
+"""What each network of a preset costs: parameters, multiply-adds and memory, for `python -m speak doctor --preset`.
+
+Nothing is allocated or computed: the networks run on fake tensors, through the operators that this machine would use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from speak.config import FRAME_RATE, SAMPLE_RATE, Config, preset
+from speak.models.codes import Codes
+from speak.models.discriminator import Discriminator
+from speak.models.irfd import IRFD
+from speak.models.judge import Judge
+from speak.models.speak import Speak
+from speak.models.syncnet import WINDOW_FRAMES, WINDOW_SAMPLES, SyncNet
+from speak.models.vgg import PerceptualFeatures
+
+BATCH = 2  # frames of a trial run: batch norm wants more than one
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What one part costs, in float32."""
+
+    part: str
+    unit: str  # what the figures below are for: "frame", "window" of SyncNet, "second" of speech
+    parameters: int
+    multiply_adds: int  # forward, a unit
+    weight_bytes: int  # parameters and buffers; training adds a gradient and Adam's two moments to each parameter
+    activation_bytes: int  # kept for the backward pass, a unit
+
+
+def describe(name: str) -> list[Cost]:
+    """The cost of every part of the preset `name`: first what is shipped, then what only training or measuring needs."""
+    return describe_config(preset(name))
+
+
+def describe_config(config: Config) -> list[Cost]:
+    """The same for any configuration."""
+    model = config.model
+    with FakeTensorMode():
+        speak, irfd = Speak(config), IRFD(config)
+        frames = torch.empty(BATCH, 3, model.image_size, model.image_size)
+        codes = Codes(*(torch.empty(BATCH, size.code_dim) for size in (model.identity, model.pose, model.emotion)))
+        by_frame = Codes(*(code[None] for code in (codes.identity, codes.pose, codes.emotion)))
+        audio = torch.empty(1, BATCH, model.audio.width)
+        edited = torch.empty(BATCH, speak.editing.levels, speak.editing.width)
+        noise = torch.empty(1, speak.editing.levels, speak.editing.width)
+        windows = torch.empty(BATCH, WINDOW_FRAMES, *frames.shape[1:])
+        second, sync = torch.empty(1, SAMPLE_RATE), SyncNet(model.syncnet)
+        discriminator, judge = Discriminator(model.discriminator), Judge(model.judge)
+        perceptual = PerceptualFeatures(model.perceptual)
+        trial_frames = frames.clone().requires_grad_()  # the frozen perceptual net passes gradients on
+        parts: list[tuple[str, str, nn.Module, Callable[[], object]]] = [
+            ("E_i identity encoder", "frame", speak.identity_encoder, lambda: speak.identity_encoder(frames)),
+            ("E_p pose encoder", "frame", speak.pose_encoder, lambda: speak.pose_encoder(frames)),
+            ("E_e emotion encoder", "frame", speak.emotion_encoder, lambda: speak.emotion_encoder(frames)),
+            ("E_a audio encoder", "second", speak.audio_encoder, lambda: speak.encode_audio(second, FRAME_RATE)),
+            ("editing module", "frame", speak.editing, lambda: speak.editing(audio, by_frame, noise)),
+            ("G_g global generator", "frame", speak.generator, lambda: speak.generator(codes, edited)),
+            ("G_d IRFD generator", "frame", irfd.generator, lambda: irfd.generator(codes)),
+            ("D discriminator", "frame", discriminator, lambda: discriminator(frames, frames)),
+            ("SyncNet video", "window", nn.ModuleList([sync.video, sync.video_embedding]),
+             lambda: sync.embed_video(windows)),
+            ("SyncNet audio", "window", nn.ModuleList([sync.audio, sync.audio_embedding]),
+             lambda: sync.embed_audio(torch.empty(BATCH, WINDOW_SAMPLES))),
+            ("perceptual features", "frame", perceptual, lambda: perceptual(trial_frames)),
+            ("judge", "frame", judge, lambda: judge(frames)),
+        ]  # fmt: skip
+        return [
+            _cost(part, unit, module, run, 1 if unit == "second" else BATCH) for part, unit, module, run in parts
+        ]
+
+
+def _cost(part: str, unit: str, module: nn.Module, run: Callable[[], object], units: int) -> Cost:
+    own = {_storage(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    kept: dict[int, Tensor] = {}  # by storage; the tensors stay alive, so that no storage's place is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in own:
+            kept[_storage(tensor)] = tensor
+        return tensor
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outcome = run()
+    activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del outcome
+    tensors = (*module.parameters(), *module.buffers())
+    return Cost(
+        part, unit,
+        parameters=sum(parameter.numel() for parameter in module.parameters()),
+        multiply_adds=counter.get_total_flops() // 2 // units,
+        weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        activation_bytes=activations // units,
+    )  # fmt: skip
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def table(costs: list[Cost]) -> list[tuple[str, ...]]:
+    """The costs as rows of text, headings first: part, per, parameters, multiply-adds, weights, activations."""
+    rows: list[tuple[str, ...]] = [("part", "per", "parameters", "multiply-adds", "weights", "activations")]
+    for cost in costs:
+        rows.append((
+            cost.part, cost.unit, f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e6:,.0f} M",
+            f"{cost.weight_bytes / 2**20:.1f} MiB", f"{cost.activation_bytes / 2**20:.1f} MiB",
+        ))  # fmt: skip
+    return rows

@@ -1,0 +1,97 @@
+"""Features of a pretrained net for the perceptual loss L_vgg, SPEAK Eq. 13: VGG-16, VGG-19 or a rendered-face trunk.
+
+`VGG` holds torchvision's `vgg16` / `vgg19` keys `features.*` and no classifier. None of its weights are shipped: the
+user brings them, or takes the ResNet trunk (`network="rendered"`) that is trained on rendered faces with a seed of its
+own (never the judge's, which measures and therefore trains nothing).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from speak.config import PerceptualConfig
+from speak.errors import SpeakError
+from speak.models.resnet import STAGES, ResNet, resize_for_reading
+
+# Convolutions in each of the five blocks; a 2x2 max pooling ends each block.
+CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+CHANNELS = (64, 128, 256, 512, 512)
+# What torchvision's published weights expect of an RGB picture in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class VGG(nn.Module):
+    """VGG-16 or VGG-19 up to its last pooling (Simonyan & Zisserman 2015), torchvision's key layout."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in CONVOLUTIONS:
+            raise SpeakError(f"unknown VGG '{name}': choose {' or '.join(CONVOLUTIONS)}")
+        self.layer_names: list[str] = []  # of each module of `features`: conv1_1, relu1_1, ..., pool5
+        layers: list[nn.Module] = []
+        channels = 3
+        for block, (count, width) in enumerate(zip(CONVOLUTIONS[name], CHANNELS, strict=True), start=1):
+            for index in range(1, count + 1):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                self.layer_names += [f"conv{block}_{index}", f"relu{block}_{index}"]
+                channels = width
+            layers.append(nn.MaxPool2d(2, 2))
+            self.layer_names.append(f"pool{block}")
+        self.features = nn.Sequential(*layers)
+
+    def forward(
+        self,
+        pictures: Tensor,  # [B, 3, H, W], normalised with IMAGENET_MEAN and IMAGENET_STD
+        layers: tuple[str, ...],  # such as ("relu1_2", "relu3_3")
+    ) -> list[Tensor]:
+        """The features of `layers`, in the net's order; nothing after the last of them is computed."""
+        wanted = set(layers)
+        found = []
+        for name, module in zip(self.layer_names, self.features, strict=True):
+            pictures = module(pictures)
+            if name in wanted:
+                found.append(pictures)
+            if len(found) == len(wanted):
+                break
+        return found
+
+
+class PerceptualFeatures(nn.Module):
+    """Several layers' features of frames, for `losses.perceptual_loss`; frozen, and always in evaluation mode."""
+
+    def __init__(self, config: PerceptualConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.network == "rendered":
+            self.trunk: nn.Module = ResNet(config.depth, config.width, config.norm)
+            known: tuple[str, ...] | list[str] = STAGES
+        else:
+            self.trunk = VGG(config.network)
+            known = self.trunk.layer_names
+        unknown = [layer for layer in config.layers if layer not in known]
+        if unknown:
+            raise SpeakError(
+                f"model.perceptual.layers: {config.network} has no {', '.join(unknown)}; it has {', '.join(known)}"
+            )
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> PerceptualFeatures:
+        return super().train(False)
+
+    def forward(
+        self,
+        frames: Tensor,  # [B, 3, H, W] in [-1, 1]
+    ) -> list[Tensor]:
+        """Features [B, C, h, w] of the configured layers. Gradients reach the frames, never the weights."""
+        if self.config.image_size:
+            frames = resize_for_reading(frames, self.config.image_size)
+        if isinstance(self.trunk, ResNet):
+            found = self.trunk.stages(frames)
+            return [found[layer] for layer in STAGES if layer in self.config.layers]
+        return self.trunk((frames / 2 + 0.5 - self.mean) / self.std, self.config.layers)
+

@@ -1,0 +1,99 @@
+"""G_d and G_g: how codes become styles; compiled and reference operators; gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from speak import ops
+from speak.config import preset
+from speak.models.codes import Codes
+from speak.models.generators import DisentanglementGenerator, GlobalGenerator, LevelMLP
+from tests.tolerances import assert_close
+
+TINY = preset("tiny")
+
+
+def codes_of(count: int, dtype: torch.dtype = torch.float32) -> Codes:
+    torch.manual_seed(count)
+    model = TINY.model
+    sizes = (model.identity.code_dim, model.pose.code_dim, model.emotion.code_dim)
+    identity, pose, emotion = (torch.randn(count, size, dtype=dtype) for size in sizes)
+    return Codes(F.normalize(identity, dim=1), pose, emotion)
+
+
+def both(dtype: torch.dtype = torch.float32) -> list:
+    """(generator, its arguments) of G_d and of G_g."""
+    torch.manual_seed(0)
+    irfd, whole = DisentanglementGenerator(TINY).to(dtype), GlobalGenerator(TINY).to(dtype)
+    edited = torch.randn(2, whole.synthesis.num_styles, TINY.model.editing.width, dtype=dtype)
+    return [(irfd, (codes_of(2, dtype),)), (whole, (codes_of(2, dtype), edited))]
+
+
+@pytest.mark.parametrize("hidden", [0, 7])
+def test_every_level_has_an_mlp_of_its_own(hidden: int) -> None:
+    torch.manual_seed(0)
+    mlp = LevelMLP(levels=3, width=4, style_dim=5, hidden=hidden).double()
+    for bias in mlp.biases:
+        torch.nn.init.normal_(bias)
+    edited = torch.randn(2, 3, 4, dtype=torch.float64)
+    for level in range(3):
+        expected = edited[:, level]
+        for layer, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
+            expected = F.leaky_relu(expected, 0.2) * 2**0.5 if layer else expected
+            expected = expected @ weight[level] + bias[level]
+        assert_close(mlp(edited)[:, level], expected)
+
+
+def test_g_g_adds_each_levels_edited_vector_to_one_base_style_that_ignores_emotion() -> None:
+    _, (generator, (codes, edited)) = both(torch.float64)
+    base = generator.fuse(codes.fused("identity", "pose"))
+    styles = generator.styles(codes, edited)
+    assert_close(styles, base[:, None] + generator.additions(edited))
+    other = Codes(codes.identity, codes.pose, codes.emotion + 1)
+    assert torch.equal(generator.styles(other, edited), styles)
+    moved = edited.clone()
+    moved[:, 3] += 1
+    difference = (generator.styles(codes, moved) - styles).abs().amax((0, 2))
+    assert difference[3] > 1e-3 and difference.sum() == difference[3]
+
+
+def test_g_d_gives_every_level_the_same_style_from_all_three_codes() -> None:
+    (generator, (codes,)), _ = both()
+    styles = generator.styles(codes)
+    assert torch.equal(styles, styles[:, :1].expand_as(styles))
+    for factor in ("identity", "pose", "emotion"):
+        moved = {name: getattr(codes, name) + (name == factor) for name in ("identity", "pose", "emotion")}
+        assert (generator.styles(Codes(**moved)) - styles).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_compiled_and_reference_operators_generate_the_same(which: int) -> None:
+    if ops.LIBRARY.missing:
+        pytest.skip(f"compiled operators are an extra: {ops.LIBRARY.missing}")
+    generator, arguments = both()[which]
+    for convolution in generator.synthesis.convolutions:
+        torch.nn.init.constant_(convolution.noise_strength, 0.1)
+    noise = [torch.randn(1, 1, *shape) for shape in generator.synthesis.noise_shapes]
+    outcomes = []
+    for backend in ("reference", "compiled"):
+        generator.zero_grad()
+        with ops.backend(backend):
+            frames = generator(*arguments, noise)
+            frames.square().mean().backward()
+            with torch.no_grad():
+                assert_close(generator(*arguments, noise), frames)
+        outcomes.append((frames, {name: p.grad for name, p in generator.named_parameters()}))
+    (expected, gradients), (frames, found) = outcomes
+    assert_close(frames, expected)
+    for name, gradient in gradients.items():
+        assert_close(found[name], gradient)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_every_parameter_of_a_generator_learns(which: int) -> None:
+    generator, arguments = both()[which]
+    frames = generator(*arguments, "random")
+    assert frames.shape == (2, 3, 64, 64)
+    frames.square().mean().backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0, name
