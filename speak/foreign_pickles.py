@@ -14,6 +14,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,7 +33,7 @@ STORAGES = {
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 DAMAGE = (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, IndexError, AttributeError, TypeError,
-          ValueError, RuntimeError, NotImplementedError, struct.error, MemoryError, RecursionError, OverflowError)
+          ValueError, RuntimeError, NotImplementedError, struct.error, MemoryError, OverflowError, OSError, zlib.error)
 
 
 class Inert:

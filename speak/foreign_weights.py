@@ -47,6 +47,44 @@ def load_syncnet(network: nn.Module, path: str | Path) -> None:
     load(network, read(path), path)
 
 
+def load_stylegan2(generator: nn.Module, path: str | Path, mapping: nn.Module | None = None) -> None:
+    """StyleGAN2's `g_ema` in the common PyTorch layout (rosinality's) into our synthesis network of the same channels.
+
+    constant                    <- input.input
+    convolutions.0.affine.bias  <- conv1.conv.modulation.bias
+    convolutions.5.weight       <- convs.4.conv.weight
+    to_rgb.3.weight             <- to_rgbs.2.conv.weight
+    mapping: also takes its mapping network, `style.*`; None ignores it. Fixed noise maps and filters are ignored.
+    The file is what its training writes, with `g_ema` in it, or that state dict alone.
+    """
+    content = read(path)
+    state = content.get("g_ema", content)
+    if not isinstance(state, Mapping):
+        raise SpeakError(f"{path}: 'g_ema' is no state dict")
+    keys = [("constant", "input.input")]
+    for i in range(len(generator.convolutions)):
+        ours, theirs = f"convolutions.{i}.", f"convs.{i - 1}." if i else "conv1."
+        keys += [(ours + "affine.", theirs + "conv.modulation."), (ours + "weight", theirs + "conv.weight"),
+                 (ours + "noise_strength", theirs + "noise.weight"), (ours + "bias", theirs + "activate.bias")]
+    for i in range(len(generator.to_rgb)):
+        ours, theirs = f"to_rgb.{i}.", f"to_rgbs.{i - 1}." if i else "to_rgb1."
+        keys += [(ours + "affine.", theirs + "conv.modulation."), (ours + "weight", theirs + "conv.weight"),
+                 (ours + "bias", theirs + "bias")]
+    own, mapped = {}, {}
+    for key, value in state.items():
+        (mapped if key.startswith("style.") else own)[key] = value
+    fixed = [key for key in own if key.startswith("noises.") or key.endswith((".blur.kernel", ".upsample.kernel"))]
+    # Upstream keeps dimensions of 1 that ours lack: [1, O, I, 3, 3], [1, 3, C, 1, 1], [1, 3, 1, 1].
+    for name, parameter in generator.state_dict().items():
+        theirs = upstream_name(name, tuple(keys))
+        value = own.get(theirs)
+        if isinstance(value, Tensor) and value.squeeze().shape == parameter.squeeze().shape:
+            own[theirs] = value.reshape(parameter.shape)
+    if mapping is not None:  # style.0 is the normalisation, which has no weights
+        load(mapping, mapped, path, tuple((f"layers.{i}.", f"style.{i + 1}.") for i in range(len(mapping.layers))))
+    load(generator, own, path, tuple(keys), fixed)
+
+
 def read(path: str | Path) -> dict[str, Any]:
     """The content of a safetensors file or of one of torch.save, by what it is and not by its name."""
     path = check_readable(path)
