@@ -38,7 +38,7 @@ class Cost:
 
 
 def describe(name: str) -> list[Cost]:
-    """The cost of every part of the preset `name`: first what is shipped, then what only training or measuring needs."""
+    """The cost of every part of preset `name`: first what is shipped, then what only training or measuring needs."""
     return describe_config(preset(name))
 
 

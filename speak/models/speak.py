@@ -28,7 +28,8 @@ class ClipNoise:
 class Speak(nn.Module):
     """From one photo, speech, poses and emotions to frames.
 
-    A long clip may be generated in pieces: `encode_*` each piece, `generate` with the same `ClipNoise`.
+    A long clip may be generated in pieces: `encode_*` each piece, `generate` with the same `ClipNoise`. Weights stay in
+    float32; half precision is `torch.autocast` around the calls.
     """
 
     def __init__(self, config: Config) -> None:
