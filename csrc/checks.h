@@ -99,8 +99,10 @@ inline void check_same(const Tensor& a, const Tensor& x, const char* name) {
 }
 
 inline void check_activation(double slope, double gain, double clamp) {
-  STD_TORCH_CHECK(std::isfinite(slope) && std::isfinite(gain) && !std::isnan(clamp),
-                  "slope, gain and clamp must be finite numbers");
+  // so that max(t, slope * t) is the activation and its result's sign tells the derivative
+  STD_TORCH_CHECK(slope >= 0 && slope <= 1, "slope must be from 0 to 1, not ", slope);
+  STD_TORCH_CHECK(std::isfinite(gain) && gain > 0, "gain must be finite and above zero, not ", gain);
+  STD_TORCH_CHECK(!std::isnan(clamp), "clamp must be a number");
 }
 
 // One axis of an up-filter-down: how many outputs there are.

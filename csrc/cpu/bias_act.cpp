@@ -23,115 +23,104 @@ std::pair<Tensor, Layout> dense_around(const Tensor& x, int64_t dim) {
   return {held, layout};
 }
 
-template <class T, class A = typename Accumulate<T>::type>
-void forward(const T* x, const A* b, T* y, Shape s, A slope, A gain, A limit) {
-  if (s.inner == 1) {  // rows of whole channel vectors
-    const int64_t rows = std::max<int64_t>(1, kRow / std::max<int64_t>(1, s.channels));
+// Rows of whole channel vectors.
+template <class T, class A = Accumulate<T>>
+SPEAK_ROWS void vectors(const T* __restrict x, const A* __restrict b, T* __restrict y, int64_t rows, int64_t channels,
+                        Bend<A> bend) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < channels; ++c)
+      store(y[r * channels + c], bend(load(x[r * channels + c]) + b[c]));
+}
+
+// A piece of one channel's plane.
+template <class T, class A = Accumulate<T>>
+SPEAK_ROWS void plane(const T* __restrict x, A bias, T* __restrict y, int64_t count, Bend<A> bend) {
+  for (int64_t p = 0; p < count; ++p) store(y[p], bend(load(x[p]) + bias));
+}
+
+template <class T, class A = Accumulate<T>>
+SPEAK_ROWS void vectors_backward(const T* __restrict dy, const T* __restrict y, T* __restrict dx, A* __restrict sum,
+                                 int64_t rows, int64_t channels, Bend<A> bend) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t i = r * channels + c;
+      const A d = load(dy[i]) * bend.steepness(load(y[i]));
+      store(dx[i], d);
+      sum[c] += d;
+    }
+}
+
+template <class T, class A = Accumulate<T>>
+SPEAK_ROWS void plane_backward(const T* __restrict dy, const T* __restrict y, T* __restrict dx, A* __restrict lanes,
+                               int64_t count, Bend<A> bend) {
+  int64_t p = 0;
+  for (; p + kLanes <= count; p += kLanes)
+    for (int64_t k = 0; k < kLanes; ++k) {
+      const A d = load(dy[p + k]) * bend.steepness(load(y[p + k]));
+      store(dx[p + k], d);
+      lanes[k] += d;
+    }
+  for (; p < count; ++p) {
+    const A d = load(dy[p]) * bend.steepness(load(y[p]));
+    store(dx[p], d);
+    lanes[0] += d;
+  }
+}
+
+int64_t rows_at_once(const Shape& s) { return std::max<int64_t>(1, kRow / std::max<int64_t>(1, s.channels)); }
+
+template <class T, class A = Accumulate<T>>
+void forward(const T* x, const A* b, T* y, Shape s, Bend<A> bend) {
+  if (s.inner == 1) {
+    const int64_t rows = rows_at_once(s);
     parallel((s.outer + rows - 1) / rows, rows * s.channels, [&](int64_t begin, int64_t end) {
-      std::vector<A> in(rows * s.channels), out(rows * s.channels);
-      for (int64_t block = begin; block < end; ++block) {
-        const int64_t first = block * rows, count = std::min(rows, s.outer - first), size = count * s.channels;
-        const A* t = widen(x + first * s.channels, in.data(), size);
-        A* o = row_for(y + first * s.channels, out.data());
-        for (int64_t r = 0; r < count; ++r) {
-          const A* __restrict tr = t + r * s.channels;
-          A* __restrict outr = o + r * s.channels;
-          if (b)
-            for (int64_t c = 0; c < s.channels; ++c) outr[c] = activated(tr[c] + b[c], slope, gain, limit);
-          else
-            for (int64_t c = 0; c < s.channels; ++c) outr[c] = activated(tr[c], slope, gain, limit);
-        }
-        put(y + first * s.channels, o, size);
-      }
+      const int64_t first = begin * rows, last = std::min(s.outer, end * rows);
+      vectors<T>(x + first * s.channels, b, y + first * s.channels, last - first, s.channels, bend);
     });
     return;
   }
-  const int64_t blocks = (s.inner + kRow - 1) / kRow;  // a channel's plane in pieces
+  const int64_t blocks = (s.inner + kRow - 1) / kRow;
   parallel(s.outer * s.channels * blocks, std::min(s.inner, kRow), [&](int64_t begin, int64_t end) {
-    A in[kRow], out[kRow];
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t plane = i / blocks, first = i % blocks * kRow, count = std::min(kRow, s.inner - first);
-      const A bias = b ? b[plane % s.channels] : A(0);
-      const A* __restrict t = widen(x + plane * s.inner + first, in, count);
-      T* target = y + plane * s.inner + first;
-      A* __restrict o = row_for(target, out);
-      for (int64_t p = 0; p < count; ++p) o[p] = activated(t[p] + bias, slope, gain, limit);
-      put(target, o, count);
+      const int64_t at = i / blocks * s.inner + i % blocks * kRow, count = std::min(kRow, s.inner - i % blocks * kRow);
+      plane<T>(x + at, b[i / blocks % s.channels], y + at, count, bend);
     }
   });
 }
 
-// Partial sums are kept for each block, whatever the number of threads, so that db is the same on every run.
-template <class T, class A = typename Accumulate<T>::type>
-void backward(const T* dy, const T* y, T* dx, A* db, Shape s, A slope, A gain, A limit) {
-  const bool vectors = s.inner == 1;
-  const int64_t rows = std::max<int64_t>(1, kRow / std::max<int64_t>(1, s.channels));
-  const int64_t row_groups = 16;  // blocks a sum covers: few enough partial sums to add up fast
-  if (vectors) {
-    const int64_t span = rows * row_groups, blocks = (s.outer + span - 1) / span;
-    std::vector<double> partial(db ? blocks * s.channels : 0);
+// Sums are taken over blocks of a fixed size and then added up in double, whatever the number of threads, so that db
+// is the same on every run.
+template <class T, class A = Accumulate<T>>
+void backward(const T* dy, const T* y, T* dx, A* db, Shape s, Bend<A> bend) {
+  const bool last = s.inner == 1;
+  const int64_t span = last ? 16 * rows_at_once(s) : 1;  // vectors, or planes, that a sum covers
+  const int64_t blocks = last ? (s.outer + span - 1) / span : s.outer;
+  std::vector<double> partial(blocks * s.channels);
+  if (last)
     parallel(blocks, span * s.channels, [&](int64_t begin, int64_t end) {
-      std::vector<A> in(rows * s.channels), seen(rows * s.channels), out(rows * s.channels), sum(s.channels);
+      std::vector<A> sum(s.channels);
       for (int64_t block = begin; block < end; ++block) {
         std::fill(sum.begin(), sum.end(), A(0));
-        const int64_t last = std::min(s.outer, (block + 1) * span);
-        for (int64_t first = block * span; first < last; first += rows) {
-          const int64_t count = std::min(rows, last - first), at = first * s.channels, size = count * s.channels;
-          const A* g = widen(dy + at, in.data(), size);
-          const A* v = widen(y + at, seen.data(), size);
-          A* o = row_for(dx + at, out.data());
-          for (int64_t r = 0; r < count; ++r) {
-            const A *__restrict gr = g + r * s.channels, *__restrict vr = v + r * s.channels;
-            A *__restrict outr = o + r * s.channels, *__restrict total = sum.data();
-            for (int64_t c = 0; c < s.channels; ++c) {
-              const A d = gr[c] * slope_at(vr[c], slope, gain, limit);
-              outr[c] = d;
-              total[c] += d;
-            }
-          }
-          put(dx + at, o, size);
-        }
-        if (db) std::copy(sum.begin(), sum.end(), partial.begin() + block * s.channels);
+        const int64_t at = block * span * s.channels, rows = std::min(span, s.outer - block * span);
+        vectors_backward<T>(dy + at, y + at, dx + at, sum.data(), rows, s.channels, bend);
+        std::copy(sum.begin(), sum.end(), partial.begin() + block * s.channels);
       }
     });
-    if (db)
-      for (int64_t c = 0; c < s.channels; ++c) {
-        double total = 0;
-        for (int64_t block = 0; block < blocks; ++block) total += partial[block * s.channels + c];
-        db[c] = static_cast<A>(total);
-      }
-    return;
-  }
-  std::vector<double> partial(db ? s.outer * s.channels : 0);
-  parallel(s.outer * s.channels, s.inner, [&](int64_t begin, int64_t end) {
-    A in[kRow], seen[kRow], out[kRow];
-    for (int64_t plane = begin; plane < end; ++plane) {
-      double total = 0;
-      for (int64_t first = 0; first < s.inner; first += kRow) {
-        const int64_t count = std::min(kRow, s.inner - first), at = plane * s.inner + first;
-        const A* __restrict g = widen(dy + at, in, count);
-        const A* __restrict v = widen(y + at, seen, count);
-        A* __restrict o = row_for(dx + at, out);
-        A lanes[8] = {};  // eight sums side by side: a single one could not be vectorised without reordering
-        int64_t p = 0;
-        for (; p + 8 <= count; p += 8)
-          for (int64_t k = 0; k < 8; ++k) {
-            o[p + k] = g[p + k] * slope_at(v[p + k], slope, gain, limit);
-            lanes[k] += o[p + k];
-          }
-        for (; p < count; ++p) lanes[p & 7] += o[p] = g[p] * slope_at(v[p], slope, gain, limit);
-        for (A lane : lanes) total += lane;
-        put(dx + at, o, count);
-      }
-      if (db) partial[plane] = total;
-    }
-  });
-  if (db)
-    for (int64_t c = 0; c < s.channels; ++c) {
-      double total = 0;
-      for (int64_t n = 0; n < s.outer; ++n) total += partial[n * s.channels + c];
-      db[c] = static_cast<A>(total);
-    }
+  else
+    parallel(s.outer * s.channels, s.inner, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (int64_t first = 0; first < s.inner; first += 16 * kRow) {
+          A lanes[kLanes] = {};
+          const int64_t at = i * s.inner + first, count = std::min(16 * kRow, s.inner - first);
+          plane_backward<T>(dy + at, y + at, dx + at, lanes, count, bend);
+          for (A lane : lanes) partial[i] += lane;
+        }
+    });
+  if (!db) return;
+  std::vector<double> total(s.channels);
+  for (int64_t block = 0; block < blocks; ++block)
+    for (int64_t c = 0; c < s.channels; ++c) total[c] += partial[block * s.channels + c];
+  for (int64_t c = 0; c < s.channels; ++c) db[c] = static_cast<A>(total[c]);
 }
 
 Tensor bias_act(const Tensor& x, std::optional<Tensor> b, int64_t dim, double slope, double gain, double clamp) {
@@ -143,9 +132,10 @@ Tensor bias_act(const Tensor& x, std::optional<Tensor> b, int64_t dim, double sl
   if (x.numel() == 0) return y;
   dispatch(x, "bias_act", [&, &held = held, layout = layout](auto zero) {
     using T = decltype(zero);
-    using A = typename Accumulate<T>::type;
-    forward<T>(data<T>(held), data_or_null<A>(bias), mutable_data<T>(y), shape_around(held, dim, layout),
-               static_cast<A>(slope), static_cast<A>(gain), limit_of<A>(clamp));
+    using A = Accumulate<T>;
+    const std::vector<A> zeros(bias ? 0 : x.size(dim));
+    forward<T>(data<T>(held), bias ? data<A>(*bias) : zeros.data(), mutable_data<T>(y),
+               shape_around(held, dim, layout), Bend<A>(slope, gain, clamp));
   });
   return y;
 }
@@ -158,14 +148,13 @@ std::tuple<Tensor, Tensor> bias_act_backward(const Tensor& dy, const Tensor& y, 
   auto [held, layout] = dense_around(y, dim);
   const Tensor gradient = in_layout(dy, layout);
   Tensor dx = torch::stable::empty_like(held);
-  Tensor db = with_bias ? torch::stable::new_zeros(y, std::vector<int64_t>{y.size(dim)}, accumulate_type(y))
-                        : empty_vector(y, {0});
+  Tensor db = torch::stable::new_zeros(y, std::vector<int64_t>{with_bias ? y.size(dim) : 0}, accumulate_type(y));
   if (y.numel() == 0) return {dx, db};
   dispatch(y, "bias_act", [&, &held = held, layout = layout](auto zero) {
     using T = decltype(zero);
-    using A = typename Accumulate<T>::type;
+    using A = Accumulate<T>;
     backward<T>(data<T>(gradient), data<T>(held), mutable_data<T>(dx), with_bias ? mutable_data<A>(db) : nullptr,
-                shape_around(held, dim, layout), static_cast<A>(slope), static_cast<A>(gain), limit_of<A>(clamp));
+                shape_around(held, dim, layout), Bend<A>(slope, gain, clamp));
   });
   return {dx, db};
 }

@@ -1,145 +1,122 @@
 // The fused end of a StyleGAN2 layer on CPU: blur, demodulation, noise, bias, activation, gain, clamp, and the scaling
 // by the next layer's styles, in one pass over the convolution's result.
-#include "scalar.h"
+#include "weighted_sum.h"
 
 namespace speak::cpu {
 namespace {
 
 constexpr int64_t kMostTaps = 8;
 
+// What happens to the values of a convolution, for pixels of one image: channels-last, all channels of each.
+template <class T, bool scale, class A = Accumulate<T>, class In>
+SPEAK_ROWS void vectors(const In* __restrict t, T* __restrict out, const A* __restrict d, const A* __restrict s,
+                        const A* noise, const A* __restrict bias, int64_t count, int64_t channels, Bend<A> bend) {
+  for (int64_t p = 0; p < count; ++p) {
+    const A shift = noise ? noise[p] : A(0);
+    for (int64_t c = 0; c < channels; ++c) {
+      const A y = bend(load(t[p * channels + c]) * d[c] + (bias[c] + shift));
+      store(out[p * channels + c], scale ? y * s[c] : y);
+    }
+  }
+}
+
+// The same for pixels of one channel.
+template <class T, bool noisy, class A = Accumulate<T>, class In>
+SPEAK_ROWS void plane(const In* __restrict t, T* __restrict out, A d, A s, const A* __restrict noise, A bias,
+                      int64_t count, Bend<A> bend) {
+  for (int64_t p = 0; p < count; ++p) {
+    const A shift = noisy ? noise[p] + bias : bias;
+    store(out[p], bend(load(t[p]) * d + shift) * s);
+  }
+}
+
 template <class T> struct Epilogue {
-  using A = typename Accumulate<T>::type;
+  using A = Accumulate<T>;
   int64_t channels, pixels;  // of an output image
   const A *demodulation, *noise, *bias, *next_styles;
   int64_t noise_stride;  // 0 where every image gets the same noise
-  A slope, gain, limit;
+  Bend<A> bend;
   T *y, *scaled;
 
-  // `count` pixels from `pixel` on of image n, all channels: t and the buffer hold count * channels values.
-  void channels_last(const A* t, A* buffer, int64_t n, int64_t pixel, int64_t count) const {
+  template <class In> void channels_last(const In* t, int64_t n, int64_t pixel, int64_t count) const {
     const A *d = demodulation + n * channels, *s = next_styles ? next_styles + n * channels : nullptr;
     const A* z = noise ? noise + n * noise_stride + pixel : nullptr;
     const int64_t at = (n * pixels + pixel) * channels;
-    if (y) each<false>(t, row_for(y + at, buffer), d, s, z, count, y + at);
-    if (scaled) each<true>(t, row_for(scaled + at, buffer), d, s, z, count, scaled + at);
+    if (y) vectors<T, false>(t, y + at, d, s, z, bias, count, channels, bend);
+    if (scaled) vectors<T, true>(t, scaled + at, d, s, z, bias, count, channels, bend);
   }
 
-  template <bool scale>
-  void each(const A* t, A* out, const A* __restrict d, const A* __restrict s, const A* z, int64_t count, T* to) const {
-    const A* __restrict b = bias;
-    for (int64_t p = 0; p < count; ++p) {
-      const A shift = z ? z[p] : A(0);
-      const A* __restrict tp = t + p * channels;
-      A* __restrict o = out + p * channels;
-      for (int64_t c = 0; c < channels; ++c) {
-        const A v = activated(tp[c] * d[c] + (b[c] + shift), slope, gain, limit);
-        o[c] = scale ? v * s[c] : v;
-      }
-    }
-    put(to, out, count * channels);
-  }
-
-  // `count` pixels from `pixel` on of channel c of image n.
-  void planar(const A* __restrict t, A* buffer, int64_t n, int64_t c, int64_t pixel, int64_t count) const {
-    const A d = demodulation[n * channels + c], b = bias[c];
-    const A* __restrict z = noise ? noise + n * noise_stride + pixel : nullptr;
+  template <class In> void planar(const In* t, int64_t n, int64_t c, int64_t pixel, int64_t count) const {
+    const A d = demodulation[n * channels + c];
+    const A* z = noise ? noise + n * noise_stride + pixel : nullptr;
     const int64_t at = (n * channels + c) * pixels + pixel;
-    auto write = [&](T* to, A scale) {
-      A* __restrict o = row_for(to, buffer);
+    const auto write = [&](T* to, A scale) {
       if (z)
-        for (int64_t p = 0; p < count; ++p) o[p] = activated(t[p] * d + (z[p] + b), slope, gain, limit) * scale;
+        plane<T, true>(t, to + at, d, scale, z, bias[c], count, bend);
       else
-        for (int64_t p = 0; p < count; ++p) o[p] = activated(t[p] * d + b, slope, gain, limit) * scale;
-      put(to, o, count);
+        plane<T, false>(t, to + at, d, scale, z, bias[c], count, bend);
     };
-    if (y) write(y + at, A(1));
-    if (scaled) write(scaled + at, next_styles[n * channels + c]);
+    if (y) write(y, A(1));
+    if (scaled) write(scaled, next_styles[n * channels + c]);
   }
 };
 
 template <class T> void pointwise(const T* x, const Epilogue<T>& e, int64_t batch, Layout layout) {
-  using A = typename Accumulate<T>::type;
-  if (layout == Layout::channels_last) {
-    const int64_t step = std::max<int64_t>(1, kRow / std::max<int64_t>(1, e.channels));
-    const int64_t blocks = (e.pixels + step - 1) / step;
-    parallel(batch * blocks, step * e.channels, [&](int64_t begin, int64_t end) {
-      std::vector<A> in(step * e.channels), out(step * e.channels);
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / blocks, pixel = i % blocks * step, count = std::min(step, e.pixels - pixel);
-        const A* t = widen(x + (n * e.pixels + pixel) * e.channels, in.data(), count * e.channels);
-        e.channels_last(t, out.data(), n, pixel, count);
-      }
-    });
-    return;
-  }
-  const int64_t blocks = (e.pixels + kRow - 1) / kRow;
-  parallel(batch * e.channels * blocks, std::min(e.pixels, kRow), [&](int64_t begin, int64_t end) {
-    A in[kRow], out[kRow];
+  const bool last = layout == Layout::channels_last;
+  const int64_t step = last ? std::max<int64_t>(1, kRow / std::max<int64_t>(1, e.channels)) : kRow;
+  const int64_t blocks = (e.pixels + step - 1) / step, images = last ? batch : batch * e.channels;
+  const int64_t stride = last ? e.channels : 1;
+  parallel(images * blocks, std::min(step, e.pixels) * stride, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t plane = i / blocks, pixel = i % blocks * kRow, count = std::min(kRow, e.pixels - pixel);
-      const A* t = widen(x + plane * e.pixels + pixel, in, count);
-      e.planar(t, out, plane / e.channels, plane % e.channels, pixel, count);
+      const int64_t image = i / blocks, pixel = i % blocks * step, count = std::min(step, e.pixels - pixel);
+      const T* t = x + (image * e.pixels + pixel) * stride;
+      if (last)
+        e.channels_last(t, image, pixel, count);
+      else
+        e.planar(t, image / e.channels, image % e.channels, pixel, count);
     }
   });
 }
 
-// out[i] = sum_k f[k] * in[k][i]
-template <class A> void weighted_sum(const A* const* in, const A* f, int64_t taps, A* __restrict out, int64_t count) {
-  if (taps == 4) {
-    const A *__restrict a = in[0], *__restrict b = in[1], *__restrict c = in[2], *__restrict d = in[3];
-    const A fa = f[0], fb = f[1], fc = f[2], fd = f[3];
-    for (int64_t i = 0; i < count; ++i) out[i] = (a[i] * fa + b[i] * fb) + (c[i] * fc + d[i] * fd);
-    return;
-  }
-  std::fill(out, out + count, A(0));
-  for (int64_t k = 0; k < taps; ++k) {
-    const A* __restrict row = in[k];
-    const A weight = f[k];
-    for (int64_t i = 0; i < count; ++i) out[i] += row[i] * weight;
-  }
-}
-
-// The filter down the columns into a row buffer, then along the row piece by piece, each piece through the epilogue.
-// In channels-last data a step along the row is `channels` elements; planar data is the same with one channel.
-template <class T, class A = typename Accumulate<T>::type>
+// The filter down the columns and then along the row, a piece of a row at a time, each piece through the epilogue
+// while it is in the first-level cache. In channels-last data a step along the row is `channels` elements; planar data
+// is the same with one channel.
+template <class T, class A = Accumulate<T>>
 void blurred(const T* x, const A* f, int64_t taps, int64_t pad, const Epilogue<T>& e, int64_t batch, int64_t in_height,
              int64_t in_width, int64_t height, int64_t width, Layout layout) {
   const bool last = layout == Layout::channels_last;
   const int64_t stride = last ? e.channels : 1, planes = last ? batch : batch * e.channels;
-  const int64_t step = std::max<int64_t>(1, kRow / std::max<int64_t>(1, stride)), row_size = in_width * stride;
-  // The buffer holds a whole padded row: zeros, the image's row, zeros. Negative padding starts inside the row.
-  const int64_t before = std::max<int64_t>(pad, 0), start = pad < 0 ? -pad : 0;
-  const int64_t buffered = std::max(before + in_width, start + width + taps - 1) * stride;
+  const int64_t step = std::min(width, std::max<int64_t>(8, 2 * kRow / std::max<int64_t>(1, stride)));
   parallel(planes * height, width * stride, [&](int64_t begin, int64_t end) {
-    std::vector<A> column(buffered), piece(step * stride), out(step * stride), wide[kMostTaps];
-    if (!std::is_same_v<T, A>)
-      for (int64_t k = 0; k < taps; ++k) wide[k].resize(row_size);
-    const std::vector<A> zeros(row_size);
-    int64_t held[kMostTaps];  // which row of x each widened buffer holds
-    std::fill(held, held + kMostTaps, -1);
+    std::vector<A> column((step + taps - 1) * stride), piece(step * stride);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / height, row = i % height;
-      const A *rows[kMostTaps], *shifted[kMostTaps];
+      const T* rows[kMostTaps];
+      A weights[kMostTaps];
+      int64_t inside = 0;  // taps that fall on rows of the image
       for (int64_t k = 0; k < taps; ++k) {
-        const int64_t from = row + k - pad, id = plane * in_height + from, slot = ((from % taps) + taps) % taps;
-        if (from < 0 || from >= in_height) {
-          rows[k] = zeros.data();
-          continue;
-        }
-        // successive output rows share all input rows but one: each is widened once
-        rows[k] = held[slot] == id && !std::is_same_v<T, A> ? wide[slot].data()
-                                                             : widen(x + id * row_size, wide[slot].data(), row_size);
-        held[slot] = id;
+        const int64_t from = row + k - pad;
+        if (from < 0 || from >= in_height) continue;
+        rows[inside] = x + (plane * in_height + from) * in_width * stride;
+        weights[inside++] = f[k];
       }
-      weighted_sum<A>(rows, f, taps, column.data() + before * stride, row_size);
       for (int64_t at = 0; at < width; at += step) {
-        const int64_t count = std::min(step, width - at);
-        for (int64_t k = 0; k < taps; ++k) shifted[k] = column.data() + (start + at + k) * stride;
-        weighted_sum<A>(shifted, f, taps, piece.data(), count * stride);
+        const int64_t count = std::min(step, width - at), first = at - pad, needed = count + taps - 1;
+        // pixels first .. first + needed of the row; zeros where they lie outside of it
+        const int64_t low = std::clamp<int64_t>(-first, 0, needed);
+        const int64_t high = std::clamp<int64_t>(in_width - first, low, needed);
+        std::fill(column.begin(), column.begin() + low * stride, A(0));
+        std::fill(column.begin() + high * stride, column.begin() + needed * stride, A(0));
+        const T* shifted[kMostTaps];
+        for (int64_t k = 0; k < inside; ++k) shifted[k] = rows[k] + (first + low) * stride;
+        weighted_sum<T>(shifted, weights, inside, column.data() + low * stride, (high - low) * stride);
+        const A* steps[kMostTaps];
+        for (int64_t k = 0; k < taps; ++k) steps[k] = column.data() + k * stride;
+        weighted_sum<A>(steps, f, taps, piece.data(), count * stride);
         if (last)
-          e.channels_last(piece.data(), out.data(), plane, row * width + at, count);
+          e.channels_last(piece.data(), plane, row * width + at, count);
         else
-          e.planar(piece.data(), out.data(), plane / e.channels, plane % e.channels, row * width + at, count);
+          e.planar(piece.data(), plane / e.channels, plane % e.channels, row * width + at, count);
       }
     }
   });
@@ -176,7 +153,7 @@ std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, in
   if (batch * channels * height * width == 0) return {y, scaled};
   dispatch(x, "epilogue", [&, &held = held, layout = layout](auto zero) {
     using T = decltype(zero);
-    using A = typename Accumulate<T>::type;
+    using A = Accumulate<T>;
     const std::vector<A> ones(d ? 0 : batch * channels, A(1)), zeros(b ? 0 : channels, A(0));
     const Epilogue<T> e{channels,
                         height * width,
@@ -185,9 +162,7 @@ std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, in
                         b ? data<A>(*b) : zeros.data(),
                         data_or_null<A>(s),
                         noises == 1 ? 0 : height * width,
-                        static_cast<A>(slope),
-                        static_cast<A>(gain),
-                        limit_of<A>(clamp),
+                        Bend<A>(slope, gain, clamp),
                         plain ? mutable_data<T>(y) : nullptr,
                         s ? mutable_data<T>(scaled) : nullptr};
     if (filter)

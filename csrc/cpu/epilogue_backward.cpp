@@ -8,97 +8,108 @@ namespace speak::cpu {
 namespace {
 
 template <class T> struct Backward {
-  using A = typename Accumulate<T>::type;
+  using A = Accumulate<T>;
   int64_t channels, pixels;
   const T *dy, *dscaled, *x, *y;
   const A *demodulation, *next_styles;
-  A slope, gain, limit;
+  Bend<A> bend;
   T* dx;
 };
 
 // Sums by channel: of dt * x, of dt, and of dscaled * y.
 constexpr int kSums = 3;
 
-template <class T, class A = typename Accumulate<T>::type>
-void channels_last(const Backward<T>& b, int64_t n, int64_t pixel, int64_t count, A* dnoise, A* sums, A* scratch) {
-  const int64_t C = b.channels, step = std::max<int64_t>(1, kRow / C), size = step * C;
-  const A *__restrict d = b.demodulation + n * C, *__restrict s = b.next_styles ? b.next_styles + n * C : nullptr;
-  A *__restrict by_x = sums, *__restrict plain = sums + C, *__restrict by_y = sums + 2 * C;
-  for (int64_t first = 0; first < count; first += step) {
-    const int64_t pieces = std::min(step, count - first), at = (n * b.pixels + pixel + first) * C, all = pieces * C;
-    const A* gy = b.dy ? widen(b.dy + at, scratch, all) : nullptr;
-    const A* gs = b.dscaled ? widen(b.dscaled + at, scratch + size, all) : nullptr;
-    const A* xs = widen(b.x + at, scratch + 2 * size, all);
-    const A* ys = widen(b.y + at, scratch + 3 * size, all);
-    A* out = row_for(b.dx + at, scratch + 4 * size);
-    for (int64_t p = 0; p < pieces; ++p) {
-      const A *__restrict gyp = gy ? gy + p * C : nullptr, *__restrict gsp = gs ? gs + p * C : nullptr;
-      const A *__restrict xp = xs + p * C, *__restrict yp = ys + p * C;
-      A *__restrict o = out + p * C, *__restrict dt = scratch + 5 * size;
-      if (gyp && gsp)
-        for (int64_t c = 0; c < C; ++c) {
-          dt[c] = (gyp[c] + gsp[c] * s[c]) * slope_at(yp[c], b.slope, b.gain, b.limit);
-          by_y[c] += gsp[c] * yp[c];
-        }
-      else if (gsp)
-        for (int64_t c = 0; c < C; ++c) {
-          dt[c] = gsp[c] * s[c] * slope_at(yp[c], b.slope, b.gain, b.limit);
-          by_y[c] += gsp[c] * yp[c];
-        }
-      else
-        for (int64_t c = 0; c < C; ++c) dt[c] = gyp[c] * slope_at(yp[c], b.slope, b.gain, b.limit);
-      for (int64_t c = 0; c < C; ++c) {
-        o[c] = dt[c] * d[c];
-        by_x[c] += dt[c] * xp[c];
-        plain[c] += dt[c];
-      }
-      if (dnoise) {
-        A lanes[8] = {}, total = 0;
-        int64_t c = 0;
-        for (; c + 8 <= C; c += 8)
-          for (int64_t k = 0; k < 8; ++k) lanes[k] += dt[c + k];
-        for (; c < C; ++c) total += dt[c];
-        for (A lane : lanes) total += lane;
-        dnoise[first + p] += total;
-      }
+// One pixel, all channels. Which gradients there are is known at compile time, so that the loop has no branches.
+template <class T, bool has_y, bool has_scaled, class A = Accumulate<T>>
+SPEAK_ROWS void vector(const T* __restrict dy, const T* __restrict dscaled, const T* __restrict x,
+                       const T* __restrict y, const A* __restrict d, const A* __restrict s, T* __restrict dx,
+                       A* __restrict dt, A* __restrict by_x, A* __restrict plain, A* __restrict by_y, int64_t channels,
+                       Bend<A> bend) {
+  for (int64_t c = 0; c < channels; ++c) {
+    const A result = load(y[c]);
+    A g = has_y ? load(dy[c]) : A(0);
+    if (has_scaled) {
+      const A gs = load(dscaled[c]);
+      g += gs * s[c];
+      by_y[c] += gs * result;
     }
-    put(b.dx + at, out, all);
+    const A v = g * bend.steepness(result);
+    dt[c] = v;
+    store(dx[c], v * d[c]);
+    by_x[c] += v * load(x[c]);
+    plain[c] += v;
   }
 }
 
-template <class T, class A = typename Accumulate<T>::type>
-void planar(const Backward<T>& b, int64_t n, int64_t pixel, int64_t count, A* dnoise, A* sums, A* scratch) {
-  const int64_t C = b.channels;
-  for (int64_t c = 0; c < C; ++c) {
-    const A d = b.demodulation[n * C + c], s = b.next_styles ? b.next_styles[n * C + c] : A(0);
-    A lanes[kSums][8] = {};
-    for (int64_t first = 0; first < count; first += kRow) {
-      const int64_t part = std::min(kRow, count - first), at = (n * C + c) * b.pixels + pixel + first;
-      const A* __restrict gy = b.dy ? widen(b.dy + at, scratch, part) : nullptr;
-      const A* __restrict gs = b.dscaled ? widen(b.dscaled + at, scratch + kRow, part) : nullptr;
-      const A* __restrict xs = widen(b.x + at, scratch + 2 * kRow, part);
-      const A* __restrict ys = widen(b.y + at, scratch + 3 * kRow, part);
-      A* __restrict out = row_for(b.dx + at, scratch + 4 * kRow);
-      A* __restrict dt = scratch + 5 * kRow;
-      for (int64_t p = 0; p < part; ++p)
-        dt[p] = ((gy ? gy[p] : A(0)) + (gs ? gs[p] * s : A(0))) * slope_at(ys[p], b.slope, b.gain, b.limit);
-      auto add = [&](int64_t p, int64_t k) {
-        out[p] = dt[p] * d;
-        lanes[0][k] += dt[p] * xs[p];
-        lanes[1][k] += dt[p];
-        if (gs) lanes[2][k] += gs[p] * ys[p];
-      };
-      int64_t p = 0;
-      for (; p + 8 <= part; p += 8)
-        for (int64_t k = 0; k < 8; ++k) add(p + k, k);
-      for (; p < part; ++p) add(p, p & 7);
-      if (dnoise)
-        for (int64_t q = 0; q < part; ++q) dnoise[first + q] += dt[q];
-      put(b.dx + at, out, part);
+template <class A> SPEAK_ROWS A sum_of(const A* __restrict v, int64_t count) {
+  A lanes[kLanes] = {}, total = 0;
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    for (int64_t k = 0; k < kLanes; ++k) lanes[k] += v[i + k];
+  for (; i < count; ++i) total += v[i];
+  for (A lane : lanes) total += lane;
+  return total;
+}
+
+// A piece of one channel's plane; `lanes` holds the kSums sums side by side.
+template <class T, bool has_y, bool has_scaled, class A = Accumulate<T>>
+SPEAK_ROWS void plane(const T* __restrict dy, const T* __restrict dscaled, const T* __restrict x,
+                      const T* __restrict y, A d, A s, T* __restrict dx, A* __restrict dnoise, A* __restrict lanes,
+                      int64_t count, Bend<A> bend) {
+  A *__restrict by_x = lanes, *__restrict plain = lanes + kLanes, *__restrict by_y = lanes + 2 * kLanes;
+  for (int64_t first = 0; first < count; first += kLanes) {
+    const int64_t here = std::min(kLanes, count - first);
+    for (int64_t k = 0; k < here; ++k) {
+      const int64_t p = first + k;
+      const A result = load(y[p]);
+      A g = has_y ? load(dy[p]) : A(0);
+      if (has_scaled) {
+        const A gs = load(dscaled[p]);
+        g += gs * s;
+        by_y[k] += gs * result;
+      }
+      const A v = g * bend.steepness(result);
+      store(dx[p], v * d);
+      by_x[k] += v * load(x[p]);
+      plain[k] += v;
+      if (dnoise) dnoise[p] += v;
     }
-    for (int q = 0; q < kSums; ++q)
-      for (A lane : lanes[q]) sums[q * C + c] += lane;
   }
+}
+
+// The gradients of `count` pixels from `pixel` on of image n; adds to `sums` and to dnoise where there is one.
+template <class T, class A = Accumulate<T>>
+void piece(const Backward<T>& b, Layout layout, int64_t n, int64_t pixel, int64_t count, A* dnoise, A* sums, A* dt) {
+  const int64_t C = b.channels;
+  const A* s = b.next_styles ? b.next_styles + n * C : nullptr;
+  const auto run = [&](auto has_y, auto has_scaled) {
+    constexpr bool Y = decltype(has_y)::value, S = decltype(has_scaled)::value;
+    const auto from = [](const T* base, int64_t at) { return base ? base + at : nullptr; };
+    if (layout == Layout::channels_last) {
+      for (int64_t p = 0; p < count; ++p) {
+        const int64_t at = (n * b.pixels + pixel + p) * C;
+        vector<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation + n * C, s, b.dx + at,
+                        dt, sums, sums + C, sums + 2 * C, C, b.bend);
+        if (dnoise) dnoise[p] += sum_of(dt, C);
+      }
+      return;
+    }
+    for (int64_t c = 0; c < C; ++c) {
+      const int64_t at = (n * C + c) * b.pixels + pixel;
+      A lanes[kSums * kLanes] = {};
+      plane<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation[n * C + c], s ? s[c] : A(0),
+                     b.dx + at, dnoise, lanes, count, b.bend);
+      for (int q = 0; q < kSums; ++q) sums[q * C + c] += sum_of(lanes + q * kLanes, kLanes);
+    }
+  };
+  using yes = std::true_type;
+  using no = std::false_type;
+  if (b.dy && b.dscaled)
+    run(yes{}, yes{});
+  else if (b.dy)
+    run(yes{}, no{});
+  else
+    run(no{}, yes{});
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> epilogue_backward(
@@ -135,11 +146,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> epilogue_backward(
 
   dispatch(x, "epilogue", [&](auto zero) {
     using T = decltype(zero);
-    using A = typename Accumulate<T>::type;
+    using A = Accumulate<T>;
     const std::vector<A> ones(d ? 0 : batch * channels, A(1));
     const Backward<T> b{channels, pixels, data_or_null<T>(gy), data_or_null<T>(gs), data<T>(held), data<T>(result),
-                        d ? data<A>(*d) : ones.data(), data_or_null<A>(s), static_cast<A>(slope),
-                        static_cast<A>(gain), limit_of<A>(clamp), mutable_data<T>(dx)};
+                        d ? data<A>(*d) : ones.data(), data_or_null<A>(s), Bend<A>(slope, gain, clamp),
+                        mutable_data<T>(dx)};
     // About 16k values a piece: enough to be worth a task, and sums in A stay short.
     const int64_t span = layout == Layout::channels_last ? std::max<int64_t>(1, 16 * kRow / channels) : 4 * kRow;
     const int64_t pieces = (pixels + span - 1) / span, sums_each = kSums * channels;
@@ -148,24 +159,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> epilogue_backward(
     // With noise shared by the batch, a task takes a piece of every image, so that no two write the same noise.
     const bool shared = noise_batch == 1;
     parallel(shared ? pieces : batch * pieces, span * channels * (shared ? batch : 1), [&](int64_t begin, int64_t end) {
-      std::vector<A> sums(sums_each), scratch(6 * std::max<int64_t>(kRow, channels));
+      std::vector<A> sums(sums_each), dt(channels);
       for (int64_t i = begin; i < end; ++i)
         for (int64_t n = shared ? 0 : i / pieces; n < (shared ? batch : i / pieces + 1); ++n) {
-          const int64_t piece = i % pieces, pixel = piece * span, count = std::min(span, pixels - pixel);
+          const int64_t part = i % pieces, pixel = part * span, count = std::min(span, pixels - pixel);
           A* noise_row = dnoise ? dnoise + (shared ? 0 : n * pixels) + pixel : nullptr;
           std::fill(sums.begin(), sums.end(), A(0));
-          if (layout == Layout::channels_last)
-            channels_last<T>(b, n, pixel, count, noise_row, sums.data(), scratch.data());
-          else
-            planar<T>(b, n, pixel, count, noise_row, sums.data(), scratch.data());
-          std::copy(sums.begin(), sums.end(), partial.begin() + (n * pieces + piece) * sums_each);
+          piece<T>(b, layout, n, pixel, count, noise_row, sums.data(), dt.data());
+          std::copy(sums.begin(), sums.end(), partial.begin() + (n * pieces + part) * sums_each);
         }
     });
     std::vector<double> total(batch * sums_each), bias_total(channels);
     for (int64_t n = 0; n < batch; ++n)
-      for (int64_t piece = 0; piece < pieces; ++piece)
+      for (int64_t part = 0; part < pieces; ++part)
         for (int64_t i = 0; i < sums_each; ++i)
-          total[n * sums_each + i] += partial[(n * pieces + piece) * sums_each + i];
+          total[n * sums_each + i] += partial[(n * pieces + part) * sums_each + i];
     for (int64_t n = 0; n < batch; ++n)
       for (int64_t c = 0; c < channels; ++c) {
         const double* of = total.data() + n * sums_each + c;

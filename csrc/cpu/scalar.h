@@ -1,16 +1,22 @@
-// Scalar types of the CPU kernels and the rows they are computed in.
+// Scalar types of the CPU kernels, and how their inner loops are compiled.
 //
-// Kernels compute rows in float (double for double). Rows of bfloat16 are widened into a buffer that stays in the
-// first-level cache and rounded back from one: rows of float and double are read and written where they lie.
+// Values are read into float (double for double), computed there and rounded back. Inner loops are functions over
+// rows, marked SPEAK_ROWS: they are compiled for several instruction sets and the processor's own is taken when the
+// library is loaded. They call nothing but the functions of this file.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
 
 #include "../checks.h"
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define SPEAK_ROWS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), noinline))
+#else
+#define SPEAK_ROWS
+#endif
 
 namespace speak::cpu {
 
@@ -18,75 +24,56 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-template <class T> struct Accumulate { using type = T; };
-template <> struct Accumulate<bfloat16> { using type = float; };
+template <class T> struct AccumulateOf { using type = T; };
+template <> struct AccumulateOf<bfloat16> { using type = float; };
+template <class T> using Accumulate = typename AccumulateOf<T>::type;
 
-// Elements worked on at a time: two buffers of floats take a quarter of a usual first-level cache.
+inline float load(float v) { return v; }
+inline double load(double v) { return v; }
+inline float load(bfloat16 v) {
+  const uint32_t bits = static_cast<uint32_t>(v.bits) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+
+inline void store(float& to, float v) { to = v; }
+inline void store(double& to, double v) { to = v; }
+inline void store(bfloat16& to, float v) {  // to nearest even; a NaN stays a NaN
+  uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  to.bits = static_cast<uint16_t>(((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded) >> 16);
+}
+
+// An activation of one bend, with its gain and clamp.
+template <class A> struct Bend {
+  A slope, gain, limit;
+
+  Bend(double slope, double gain, double clamp)
+      : slope(static_cast<A>(slope)),
+        gain(static_cast<A>(gain)),
+        limit(clamp >= 0 ? static_cast<A>(clamp) : std::numeric_limits<A>::infinity()) {}
+
+  A operator()(A t) const {  // comparisons ordered so that a NaN comes through
+    const A bent = t * slope;
+    A y = (bent > t ? bent : t) * gain;
+    y = -limit > y ? -limit : y;
+    return limit < y ? limit : y;
+  }
+
+  // The derivative, seen from the result.
+  A steepness(A y) const {
+    const A inside = y < limit && y > -limit ? gain : A(0);
+    return y > 0 ? inside : inside * slope;
+  }
+};
+
+// Elements worked on at a time: a few buffers of this many floats fit a first-level cache.
 constexpr int64_t kRow = 1024;
 
-inline const float* widen(const float* x, float*, int64_t) { return x; }
-inline const double* widen(const double* x, double*, int64_t) { return x; }
-inline const float* widen(const bfloat16* x, float* buffer, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = static_cast<uint32_t>(x[i].bits) << 16;
-    std::memcpy(buffer + i, &bits, sizeof bits);
-  }
-  return buffer;
-}
-
-// Where to compute a row that ends at y, and how it gets there.
-inline float* row_for(float* y, float*) { return y; }
-inline double* row_for(double* y, double*) { return y; }
-inline float* row_for(bfloat16*, float* buffer) { return buffer; }
-
-inline void put(float*, const float*, int64_t) {}
-inline void put(double*, const double*, int64_t) {}
-
-// Rounds to nearest even; a NaN stays a NaN.
-inline uint32_t rounded_bits(uint32_t bits) {
-  const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  return (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : rounded;
-}
-
-inline void put(bfloat16* y, const float* row, int64_t count) {
-  int64_t i = 0;
-#if defined(__SSE2__)  // compilers do not see that the halves can be packed with signed saturation
-  const __m128i half = _mm_set1_epi32(0x7fff), one = _mm_set1_epi32(1), magnitude = _mm_set1_epi32(0x7fffffff),
-                infinity = _mm_set1_epi32(0x7f800000), quiet = _mm_set1_epi32(0x7fc00000);
-  auto rounded = [&](__m128i bits) {
-    const __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), one);
-    const __m128i sum = _mm_add_epi32(_mm_add_epi32(bits, half), odd);
-    const __m128i nan = _mm_cmpgt_epi32(_mm_and_si128(bits, magnitude), infinity);
-    return _mm_srai_epi32(_mm_or_si128(_mm_andnot_si128(nan, sum), _mm_and_si128(nan, quiet)), 16);
-  };
-  for (; i + 8 <= count; i += 8) {
-    const __m128i low = rounded(_mm_castps_si128(_mm_loadu_ps(row + i)));
-    const __m128i high = rounded(_mm_castps_si128(_mm_loadu_ps(row + i + 4)));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + i), _mm_packs_epi32(low, high));
-  }
-#endif
-  for (; i < count; ++i) {
-    uint32_t bits;
-    std::memcpy(&bits, row + i, sizeof bits);
-    y[i].bits = static_cast<uint16_t>(rounded_bits(bits) >> 16);
-  }
-}
-
-template <class A> A activated(A t, A slope, A gain, A limit) {  // comparisons that let a NaN through
-  t = (t > 0 ? t : t * slope) * gain;
-  t = t < -limit ? -limit : t;
-  return t > limit ? limit : t;
-}
-
-template <class A> A limit_of(double clamp) {
-  return clamp >= 0 ? static_cast<A>(clamp) : std::numeric_limits<A>::infinity();
-}
-
-// The derivative of `activated` by t, seen from its result.
-template <class A> A slope_at(A y, A slope, A gain, A limit) {
-  const A inside = y < limit && y > -limit ? gain : A(0);
-  return y > 0 ? inside : inside * slope;
-}
+// Sums are kept side by side in this many lanes, since one alone could not be vectorised without reordering it.
+constexpr int64_t kLanes = 16;
 
 // Calls f with a value of the C++ type that x holds.
 template <class F> void dispatch(const Tensor& x, const char* name, F f) {
@@ -104,8 +91,9 @@ template <class T> const T* data_or_null(const std::optional<Tensor>& x) {
   return x.has_value() ? data<T>(*x) : nullptr;
 }
 
+// f(begin, end) over 0..count on all threads; tasks of at least 32k elements.
 template <class F> void parallel(int64_t count, int64_t elements_each, F f) {
-  const int64_t grain = elements_each > 0 ? (32768 + elements_each - 1) / elements_each : 1;
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, elements_each));
   if (count > 0) torch::stable::parallel_for(0, count, grain, f);
 }
 

@@ -2,7 +2,7 @@
 //
 // Data is widened to rows with room for the padding on both sides, so that inner loops have no bounds to check.
 // In channels-last data a step along the row is C elements; planar data is the same with one channel.
-#include "scalar.h"
+#include "weighted_sum.h"
 
 namespace speak::cpu {
 namespace {
@@ -57,71 +57,108 @@ Filter<A> filter_of(const A* f, int64_t taps_y, int64_t taps_x, bool separable, 
   return filter;
 }
 
-// out[o] += sum_k taps[k] * row[(o * down + k) / up] over the k that hit a sample. `row` points at the sample that
-// zero-stuffed position 0 of this axis falls on, margins included.
+template <class A> SPEAK_ROWS void spread(const A* __restrict from, A* __restrict to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[2 * i] = from[i];
+}
+
+template <class A> SPEAK_ROWS void every_second(const A* __restrict from, A* __restrict to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+}
+
+template <class T, class A = Accumulate<T>>
+SPEAK_ROWS void write_row(const A* __restrict from, T* __restrict to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) store(to[i], from[i]);
+}
+
+template <class A> SPEAK_ROWS void add_row(const A* __restrict from, A* __restrict to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+}
+
+template <class A> struct Scratch {
+  std::vector<A> phase, half[2];
+  std::vector<const A*> sources;
+  std::vector<A> weights;
+};
+
+// out[o] = sum_k taps[k] * samples[(o * down - pad + k) / up] over the k that hit a sample. `samples` may be read
+// beyond the image as far as the filter reaches. Outputs o = first, first + up, ... share a phase of the filter.
 template <class A>
-void along_row(const A* row, const A* taps, int64_t count, Axis x, int64_t stride, A* __restrict out) {
-  for (int64_t first = 0; first < x.up; ++first) {
-    // outputs o = first, first + up, ... all start at the same phase of the filter
-    const int64_t start = first * x.down - x.pad, k0 = floor_mod(-start, x.up), outputs = ceil_div(x.out - first, x.up);
-    if (outputs <= 0) break;
-    for (int64_t k = k0; k < count; k += x.up) {
-      const A* from = row + (start + k) / x.up * stride;
-      const A tap = taps[k];
-      if (stride == 1) {
-        A* __restrict to = out + first;
-        if (x.up == 1 && x.down == 1)
-          for (int64_t i = 0; i < outputs; ++i) to[i] += from[i] * tap;
-        else if (x.up == 1 && x.down == 2)
-          for (int64_t i = 0; i < outputs; ++i) to[i] += from[2 * i] * tap;
-        else if (x.up == 2 && x.down == 1)
-          for (int64_t i = 0; i < outputs; ++i) to[2 * i] += from[i] * tap;
-        else
-          for (int64_t i = 0; i < outputs; ++i) to[i * x.up] += from[i * x.down] * tap;
-      } else if (x.up == 1 && x.down == 1) {
-        for (int64_t i = 0; i < outputs * stride; ++i) out[i] += from[i] * tap;
-      } else {
-        for (int64_t i = 0; i < outputs; ++i) {
-          const A* __restrict sample = from + i * x.down * stride;
-          A* __restrict to = out + (first + i * x.up) * stride;
-          for (int64_t c = 0; c < stride; ++c) to[c] += sample[c] * tap;
-        }
+void along_row(const A* samples, const A* taps, int64_t count, Axis x, int64_t stride, A* out, Scratch<A>& scratch) {
+  for (int64_t first = 0; first < std::min(x.up, x.out); ++first) {
+    const int64_t start = first * x.down - x.pad, outputs = ceil_div(x.out - first, x.up);
+    scratch.sources.clear();
+    scratch.weights.clear();
+    for (int64_t k = floor_mod(-start, x.up); k < count; k += x.up) {
+      scratch.sources.push_back(samples + (start + k) / x.up * stride);
+      scratch.weights.push_back(taps[k]);
+    }
+    const int64_t inside = static_cast<int64_t>(scratch.sources.size());
+    const auto sum = [&](A* to, int64_t length) {
+      weighted_sum<A>(scratch.sources.data(), scratch.weights.data(), inside, to, length);
+    };
+    if (x.up == 1 && x.down == 1) {
+      sum(out, outputs * stride);
+    } else if (stride == 1 && x.up == 2 && x.down == 1) {
+      scratch.phase.resize(outputs);
+      sum(scratch.phase.data(), outputs);
+      spread(scratch.phase.data(), out + first, outputs);
+    } else if (stride == 1 && x.up == 1 && x.down == 2) {
+      // even and odd samples apart, so that each tap reads a contiguous row
+      const A* low = samples + start;
+      const int64_t length = outputs + (count + 1) / 2;
+      for (int64_t parity = 0; parity < 2; ++parity) {
+        scratch.half[parity].resize(length);
+        every_second(low + parity, scratch.half[parity].data(), outputs + (count - 1 - parity) / 2);
+      }
+      for (int64_t k = 0; k < count; ++k) scratch.sources[k] = scratch.half[k % 2].data() + k / 2;
+      sum(out, outputs);
+    } else {
+      for (int64_t i = 0; i < outputs; ++i) {
+        sum(out + (first + i * x.up) * stride, stride);
+        for (const A*& source : scratch.sources) source += x.down * stride;
       }
     }
   }
 }
 
-template <class T, class A = typename Accumulate<T>::type>
+template <class T, class A = Accumulate<T>>
 void run(const T* in, T* result, const Filter<A>& filter, Axis y, Axis x, int64_t planes, int64_t stride) {
   const int64_t row_size = x.in * stride, out_size = x.out * stride;
   // Room before and behind the samples for every tap of every output.
   const int64_t lowest = -x.pad, highest = (x.out - 1) * x.down - x.pad + filter.taps_x;
   const int64_t before = lowest < 0 ? ceil_div(-lowest, x.up) : 0;
-  const int64_t behind = std::max<int64_t>(0, ceil_div(highest, x.up) + 1 - x.in);
+  const int64_t behind = std::max<int64_t>(0, ceil_div(highest, x.up) + 2 - x.in);
   const bool separable = filter.whole.empty();
   parallel(planes * y.out, out_size * 4, [&](int64_t begin, int64_t end) {
-    std::vector<A> padded((before + x.in + behind) * stride), buffer(out_size), wide(row_size);
+    std::vector<A> padded((before + x.in + behind) * stride), row(out_size), part(separable ? 0 : out_size);
+    std::vector<const T*> rows;
+    std::vector<A> weights;
+    Scratch<A> scratch;
     A* samples = padded.data() + before * stride;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t plane = i / y.out, start = i % y.out * y.down - y.pad;
-      T* to = result + i * out_size;
-      A* out = row_for(to, buffer.data());
-      std::fill(out, out + out_size, A(0));
-      if (separable) std::fill(samples, samples + row_size, A(0));
+      rows.clear();
+      weights.clear();
+      if (!separable) std::fill(row.begin(), row.end(), A(0));
       for (int64_t k = floor_mod(-start, y.up); k < filter.taps_y; k += y.up) {
         const int64_t from = (start + k) / y.up;
         if (start + k < 0 || from >= y.in) continue;
-        const A* __restrict row = widen(in + (plane * y.in + from) * row_size, wide.data(), row_size);
+        const T* source = in + (plane * y.in + from) * row_size;
         if (separable) {
-          const A tap = filter.down_columns[k];
-          for (int64_t j = 0; j < row_size; ++j) samples[j] += row[j] * tap;
-        } else {
-          std::copy(row, row + row_size, samples);
-          along_row<A>(samples, filter.whole.data() + k * filter.taps_x, filter.taps_x, x, stride, out);
+          rows.push_back(source);
+          weights.push_back(filter.down_columns[k]);
+          continue;
         }
+        const A one = 1;
+        weighted_sum<T>(&source, &one, 1, samples, row_size);
+        along_row<A>(samples, filter.whole.data() + k * filter.taps_x, filter.taps_x, x, stride, part.data(), scratch);
+        add_row(part.data(), row.data(), out_size);
       }
-      if (separable) along_row<A>(samples, filter.along_rows.data(), filter.taps_x, x, stride, out);
-      put(to, out, out_size);
+      if (separable) {
+        weighted_sum<T>(rows.data(), weights.data(), static_cast<int64_t>(rows.size()), samples, row_size);
+        along_row<A>(samples, filter.along_rows.data(), filter.taps_x, x, stride, row.data(), scratch);
+      }
+      write_row<T>(row.data(), result + i * out_size, out_size);
     }
   });
 }
@@ -143,7 +180,7 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up_x, int64_t up_y, i
   if (y.numel() == 0) return y;
   dispatch(x, "upfirdn2d", [&, &held = held, layout = layout](auto zero) {
     using T = decltype(zero);
-    using A = typename Accumulate<T>::type;
+    using A = Accumulate<T>;
     const bool last = layout == Layout::channels_last;
     const auto filter = filter_of<A>(data<A>(*taps), taps_y, taps_x, separable, flip_filter, static_cast<A>(gain));
     run<T>(data<T>(held), mutable_data<T>(y), filter, vertical, horizontal,

@@ -103,7 +103,7 @@ def as_vector(v: Tensor | None, x: Tensor) -> Tensor | None:
 def has_one_bend(act: str, bend: tuple[float, float, float]) -> bool:
     """Whether the kernels know this activation: its derivative must be seen from its result's sign."""
     slope, gain, _ = bend
-    return act in ("linear", "relu", "lrelu") and slope >= 0 and gain > 0
+    return act in ("linear", "relu", "lrelu") and 0 <= slope <= 1 and gain > 0
 
 
 def _unsupported(act: str, bend: tuple[float, float, float]) -> str | None:
