@@ -108,7 +108,8 @@ class Probes(nn.Module):
 class Exchange:
     """What one step of stage `irfd` computes; pictures [B, 3, H, W], None where they were not asked for.
 
-    A is generated from S's codes with one factor from T, B from T's codes with that factor from S.
+    A is generated from S's codes with one factor from T, B from T's codes with that factor from S. So whichever factor
+    it is, B's identity code is the negative of A in SPEAK Eq. 1, and A's that of B.
     """
 
     source: Codes  # of S
