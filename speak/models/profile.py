@@ -56,7 +56,7 @@ def describe_config(config: Config) -> list[Cost]:
         windows = torch.empty(BATCH, WINDOW_FRAMES, *frames.shape[1:])
         second, sync = torch.empty(1, SAMPLE_RATE), SyncNet(model.syncnet)
         discriminator, judge = Discriminator(model.discriminator), Judge(model.judge)
-        perceptual = PerceptualFeatures(model.perceptual)
+        perceptual = PerceptualFeatures(model)
         trial_frames = frames.clone().requires_grad_()  # the frozen perceptual net passes gradients on
         parts: list[tuple[str, str, nn.Module, Callable[[], object]]] = [
             ("E_i identity encoder", "frame", speak.identity_encoder, lambda: speak.identity_encoder(frames)),

@@ -30,7 +30,7 @@ def outputs() -> dict[str, Tensor]:
     torch.manual_seed(0)
     irfd, whole = IRFD(config).double(), Speak(config).double()
     discriminator, sync = Discriminator(config.model.discriminator).double(), SyncNet(config.model.syncnet).double()
-    judge, perceptual = Judge(config.model.judge).double(), PerceptualFeatures(config.model.perceptual).double()
+    judge, perceptual = Judge(config.model.judge).double(), PerceptualFeatures(config.model).double()
     frames = torch.rand(2, 3, 64, 64, dtype=torch.float64) * 2 - 1
     audio = torch.randn(1, 2, config.model.audio.width, dtype=torch.float64)
     speech = torch.randn(1, WINDOW_SAMPLES) * 0.1

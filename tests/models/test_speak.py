@@ -123,16 +123,20 @@ def test_bfloat16_gives_nearly_the_same_frames(model: Speak) -> None:
     assert_close(found, expected, dtype=torch.bfloat16)
 
 
-def test_the_encoders_of_stage_irfd_are_taken_over_whole() -> None:
+def test_what_stage_irfd_has_trained_is_taken_over_whole() -> None:
     torch.manual_seed(1)
     irfd, model = IRFD(TINY), Speak(TINY)
     irfd.encode(torch.rand(4, 3, 64, 64))  # moves the running statistics
-    model.take_encoders(irfd)
+    irfd.pose_mapper.fitted.fill_(True)
+    irfd.emotion_prototypes.known[4] = True
+    model.take_irfd(irfd)
     irfd.eval(), model.eval()
     frames = torch.rand(2, 3, 64, 64)
     expected = irfd.encode(frames)
     for factor in FACTORS:
         assert_close(getattr(model, ENCODERS[factor])(frames), getattr(expected, factor))
+    assert_close(model.pose_from_numbers(torch.ones(6)), irfd.pose_mapper(torch.ones(6)))
+    assert_close(model.emotion_from_names({"happy": 1.0}), irfd.emotion_prototypes({"happy": 1.0}))
 
 
 def test_poses_in_numbers_and_emotions_by_name_become_codes() -> None:
