@@ -11,9 +11,8 @@ import shutil
 import sys
 from typing import Any
 
-from speak import __version__
+from speak.version import TORCH_TESTED, __version__
 from speak.bench import print_table, processor
-from speak.version import TORCH_TESTED
 
 PACKAGES = ("torch", "numpy", "scipy", "soundfile", "imageio", "imageio-ffmpeg", "tqdm")
 # Extras, and what they would do.
