@@ -57,8 +57,9 @@ def test_memory_and_work_grow_with_the_picture_and_not_with_the_batch(costs: dic
 
 def test_the_table_has_a_row_a_part() -> None:
     rows = table(describe("tiny"))
-    assert rows[0][0] == "part" and len({len(row) for row in rows}) == 1
-    assert [row[0].split(" ")[0] for row in rows[1:7]] == list(WHOLE)
+    assert len({tuple(row) for row in rows}) == 1  # the same headings
+    assert [row["part"].split(" ")[0] for row in rows[:6]] == list(WHOLE)
+    assert rows[1]["parameters"] == "0.71 M" and rows[1]["per"] == "frame"
 
 
 @pytest.mark.parametrize("name", PRESETS)
