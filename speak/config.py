@@ -164,14 +164,11 @@ class JudgeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PerceptualConfig:
-    """The features of L_vgg: the user's VGG, or a ResNet trunk trained on rendered faces (`rendered`)."""
+    """The features of L_vgg: the user's VGG, or the trunk of a judge of another seed (`rendered`)."""
 
     network: str = "rendered"  # rendered, vgg16 or vgg19
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")  # of `rendered`; of a VGG relu1_2, relu2_2, ...
-    image_size: int = 0  # frames are brought to this size first; 0: as they are
-    depth: int = 18  # of `rendered`
-    width: int = 16
-    norm: str = "group"
+    image_size: int = 128  # frames are brought to this size first; 0: as they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,6 +269,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.syncnet.norm": "batch",
         "model.syncnet.embedding_dim": 1024,
         "model.perceptual.network": "vgg19",
+        "model.perceptual.image_size": 0,
         "model.perceptual.layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
         "irfd.weight_identity": 1.0,
         "irfd.weight_classification": 1.0,
@@ -303,6 +301,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.judge.width": 16,
         "model.judge.image_size": 64,
         "model.judge.embedding_dim": 64,
+        "model.perceptual.image_size": 0,
     },
 }
 

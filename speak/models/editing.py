@@ -55,12 +55,12 @@ class EditingModule(nn.Module):
         codes: Codes,  # of the frames: each code [B, N, D]
         noise: Tensor,  # [B or 1, levels, width], drawn once a clip
     ) -> Tensor:
-        """f_S' [B, N, levels, width]."""
-        dtype = self.blocks[0].linear.weight.dtype
-        condition = codes.fused().to(dtype)
-        features = torch.cat([at_least_float32(audio), codes.emotion], dim=-1).to(dtype)
+        """f_S' [B, N, levels, width], in float32 under autocast too: styles are made of it."""
         edited = []
-        for level, block in enumerate(self.blocks):
-            features = block(features, condition, noise[:, level : level + 1].to(dtype))
-            edited.append(features)
+        with torch.autocast(audio.device.type, enabled=False):
+            condition = codes.fused()
+            features = torch.cat([at_least_float32(audio), codes.emotion], dim=-1)
+            for level, block in enumerate(self.blocks):
+                features = block(features, condition, noise[:, level : level + 1])
+                edited.append(features)
         return torch.stack(edited, dim=2)

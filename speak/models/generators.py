@@ -1,4 +1,8 @@
-"""G_d and G_g, SPEAK Sec. 3.1-3.2 (Eq. 9 and the unnumbered one below it), each over a StyleGAN2 synthesis network."""
+"""G_d and G_g, SPEAK Sec. 3.1-3.2 (Eq. 9 and the unnumbered one below it), each over a StyleGAN2 synthesis network.
+
+Under autocast the convolutions run in its dtype and the styles stay in float32: they cost next to nothing, and rounded
+they make three quarters of the error of bfloat16 frames.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speak.config import Config
-from speak.models.codes import Codes
+from speak.models.codes import Codes, at_least_float32
 from speak.models.stylegan2 import Generator, MappingNetwork
 
 Noise = str | list[Tensor]  # "none", "random", or a map [1 or B, 1, h, w] a convolution
@@ -17,7 +21,16 @@ Noise = str | list[Tensor]  # "none", "random", or a map [1 or B, 1, h, w] a con
 def synthesis_network(config: Config) -> Generator:
     """The StyleGAN2 synthesis network of the preset."""
     sizes = config.model.generator
-    return Generator(config.model.image_size, sizes.style_dim, sizes.channel_base, sizes.channel_max)
+    network = Generator(config.model.image_size, sizes.style_dim, sizes.channel_base, sizes.channel_max)
+    with torch.no_grad():
+        for layer in network.to_rgb:  # pictures start nearly grey, not with a standard deviation of 3 to be unlearned
+            layer.weight *= 0.1
+    return network
+
+
+def _autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype of the autocast in force; None where there is none."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def fusing_mlp(config: Config, codes_dim: int) -> MappingNetwork:
@@ -43,7 +56,10 @@ class DisentanglementGenerator(nn.Module):
 
     def forward(self, codes: Codes, noise: Noise = "random") -> Tensor:
         """Frames [B, 3, H, W], about [-1, 1]."""
-        return self.synthesis(self.styles(codes), noise)
+        device = codes.identity.device
+        dtype = _autocast_dtype(device)
+        with torch.autocast(device.type, enabled=False):
+            return self.synthesis(self.styles(codes), noise, dtype=dtype)
 
 
 class LevelMLP(nn.Module):
@@ -64,7 +80,7 @@ class LevelMLP(nn.Module):
         self,
         edited: Tensor,  # [B, levels, width]
     ) -> Tensor:
-        features = edited.to(self.weights[0].dtype).transpose(0, 1)
+        features = edited.transpose(0, 1)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer:
                 features = nn.functional.leaky_relu(features, 0.2) * math.sqrt(2)
@@ -102,4 +118,6 @@ class GlobalGenerator(nn.Module):
         noise: Noise = "random",
     ) -> Tensor:
         """Frames [B, 3, H, W], about [-1, 1]."""
-        return self.synthesis(self.styles(codes, edited), noise)
+        dtype = _autocast_dtype(edited.device)
+        with torch.autocast(edited.device.type, enabled=False):
+            return self.synthesis(self.styles(codes, at_least_float32(edited)), noise, dtype=dtype)

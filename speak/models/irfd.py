@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from speak.config import EMOTIONS, Config, EncoderConfig
 from speak.models.codes import FACTORS, CodeNorm, Codes, UnitLength, at_least_float32, concatenated, exchange
 from speak.models.generators import DisentanglementGenerator, Noise
+from speak.models.pose_mapper import controls
 from speak.models.resnet import ResNet, resize_for_reading
 
 ENCODERS = {"identity": "identity_encoder", "pose": "pose_encoder", "emotion": "emotion_encoder"}
@@ -51,7 +52,7 @@ class Encoder(nn.Module):
         return torch.func.functional_call(self, tensors, (frames, True))
 
 
-def encoders(config: Config) -> dict[str, Encoder]:
+def encoders(config: Config) -> dict[str, nn.Module]:
     """New E_i, E_p and E_e under the names that `IRFD` and `Speak` give them."""
     return {name: Encoder(getattr(config.model, factor), factor == "identity") for factor, name in ENCODERS.items()}
 
@@ -108,7 +109,8 @@ class Probes(nn.Module):
 class Exchange:
     """What one step of stage `irfd` computes; pictures [B, 3, H, W], None where they were not asked for.
 
-    A is generated from S's codes with one factor from T, B from T's codes with that factor from S.
+    A is generated from S's codes with one factor from T, B from T's codes with that factor from S. So whichever factor
+    it is, B's identity code is the negative of A in SPEAK Eq. 1, and A's that of B.
     """
 
     source: Codes  # of S
@@ -125,12 +127,15 @@ class Exchange:
 
 
 class IRFD(nn.Module):
-    """The disentanglement module of SPEAK Sec. 3.1: three encoders, emotion classifier C_m, generator G_d."""
+    """The disentanglement module of SPEAK Sec. 3.1: three encoders, emotion classifier C_m, generator G_d.
+
+    `pose_mapper` and `emotion_prototypes` are fitted to its codes at the end of the stage and saved with it.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        for name, encoder in encoders(config).items():
-            self.add_module(name, encoder)
+        for name, module in (encoders(config) | controls(config.model)).items():
+            self.add_module(name, module)
         self.classifier = nn.Linear(config.model.emotion.code_dim, len(EMOTIONS))
         self.generator = DisentanglementGenerator(config)
         self.probes = Probes(config) if config.irfd.weight_probe else None

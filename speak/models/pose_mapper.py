@@ -8,10 +8,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speak.config import EMOTIONS, POSE_CENTRE, POSE_NAMES, POSE_SPREAD
+from speak.config import EMOTIONS, POSE_CENTRE, POSE_NAMES, POSE_SPREAD, ModelConfig
 from speak.errors import SpeakError
 
 NEUTRAL = EMOTIONS.index("neutral")
+
+
+def controls(model: ModelConfig) -> dict[str, nn.Module]:
+    """A new mapper and new prototypes, not fitted, under the names that `IRFD` and `Speak` give them."""
+    return {
+        "pose_mapper": PoseMapper(model.pose.code_dim, model.pose_mapper_width),
+        "emotion_prototypes": EmotionPrototypes(model.emotion.code_dim, model.emotion_levels),
+    }
 
 
 class PoseMapper(nn.Module):

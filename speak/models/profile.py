@@ -38,7 +38,7 @@ class Cost:
 
 
 def describe(name: str) -> list[Cost]:
-    """The cost of every part of the preset `name`: first what is shipped, then what only training or measuring needs."""
+    """The cost of every part of preset `name`: first what is shipped, then what only training or measuring needs."""
     return describe_config(preset(name))
 
 
@@ -56,7 +56,7 @@ def describe_config(config: Config) -> list[Cost]:
         windows = torch.empty(BATCH, WINDOW_FRAMES, *frames.shape[1:])
         second, sync = torch.empty(1, SAMPLE_RATE), SyncNet(model.syncnet)
         discriminator, judge = Discriminator(model.discriminator), Judge(model.judge)
-        perceptual = PerceptualFeatures(model.perceptual)
+        perceptual = PerceptualFeatures(model)
         trial_frames = frames.clone().requires_grad_()  # the frozen perceptual net passes gradients on
         parts: list[tuple[str, str, nn.Module, Callable[[], object]]] = [
             ("E_i identity encoder", "frame", speak.identity_encoder, lambda: speak.identity_encoder(frames)),
@@ -107,12 +107,16 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def table(costs: list[Cost]) -> list[tuple[str, ...]]:
-    """The costs as rows of text, headings first: part, per, parameters, multiply-adds, weights, activations."""
-    rows: list[tuple[str, ...]] = [("part", "per", "parameters", "multiply-adds", "weights", "activations")]
-    for cost in costs:
-        rows.append((
-            cost.part, cost.unit, f"{cost.parameters / 1e6:.2f} M", f"{cost.multiply_adds / 1e6:,.0f} M",
-            f"{cost.weight_bytes / 2**20:.1f} MiB", f"{cost.activation_bytes / 2**20:.1f} MiB",
-        ))  # fmt: skip
-    return rows
+def table(costs: list[Cost]) -> list[dict[str, str]]:
+    """The costs as rows of text {heading: value}, for printing."""
+    return [
+        {
+            "part": cost.part,
+            "per": cost.unit,
+            "parameters": f"{cost.parameters / 1e6:.2f} M",
+            "multiply-adds": f"{cost.multiply_adds / 1e6:,.0f} M",
+            "weights": f"{cost.weight_bytes / 2**20:.1f} MiB",
+            "activations": f"{cost.activation_bytes / 2**20:.1f} MiB",
+        }
+        for cost in costs
+    ]

@@ -13,7 +13,7 @@ from speak.models.codes import Codes
 from speak.models.editing import EditingModule
 from speak.models.generators import GlobalGenerator
 from speak.models.irfd import ENCODERS, IRFD, encoders
-from speak.models.pose_mapper import EmotionPrototypes, PoseMapper
+from speak.models.pose_mapper import controls
 from speak.models.wav2vec2 import Wav2Vec2
 
 
@@ -28,23 +28,22 @@ class ClipNoise:
 class Speak(nn.Module):
     """From one photo, speech, poses and emotions to frames.
 
-    A long clip may be generated in pieces: `encode_*` each piece, `generate` with the same `ClipNoise`.
+    A long clip may be generated in pieces: `encode_*` each piece, `generate` with the same `ClipNoise`. Weights stay in
+    float32; half precision is `torch.autocast` around the calls.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         model = config.model
-        for name, encoder in encoders(config).items():
-            self.add_module(name, encoder)
+        for name, module in (encoders(config) | controls(model)).items():
+            self.add_module(name, module)
         self.audio_encoder = Wav2Vec2(model.audio)
         self.generator = GlobalGenerator(config)
         self.editing = EditingModule(config, model.audio.width, self.generator.synthesis.num_styles)
-        self.pose_mapper = PoseMapper(model.pose.code_dim, model.pose_mapper_width)
-        self.emotion_prototypes = EmotionPrototypes(model.emotion.code_dim, model.emotion_levels)
 
-    def take_encoders(self, irfd: IRFD) -> None:
-        """Copies the trained E_i, E_p and E_e of stage `irfd`."""
-        for name in ENCODERS.values():
+    def take_irfd(self, irfd: IRFD) -> None:
+        """Copies what stage `irfd` has trained: E_i, E_p, E_e, the pose mapper and the emotion prototypes."""
+        for name in (*ENCODERS.values(), "pose_mapper", "emotion_prototypes"):
             getattr(self, name).load_state_dict(getattr(irfd, name).state_dict())
 
     def encode_identity(

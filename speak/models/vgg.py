@@ -1,8 +1,8 @@
 """Features of a pretrained net for the perceptual loss L_vgg, SPEAK Eq. 13: VGG-16, VGG-19 or a rendered-face trunk.
 
 `VGG` holds torchvision's `vgg16` / `vgg19` keys `features.*` and no classifier. None of its weights are shipped: the
-user brings them, or takes the ResNet trunk (`network="rendered"`) that is trained on rendered faces with a seed of its
-own (never the judge's, which measures and therefore trains nothing).
+user brings them, or takes the ResNet trunk (`network="rendered"`) of a judge trained on rendered faces with another
+seed (never of the judge that measures, because what measures trains nothing).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speak.config import PerceptualConfig
+from speak.config import ModelConfig
 from speak.errors import SpeakError
 from speak.models.resnet import STAGES, ResNet, resize_for_reading
 
@@ -61,11 +61,11 @@ class VGG(nn.Module):
 class PerceptualFeatures(nn.Module):
     """Several layers' features of frames, for `losses.perceptual_loss`; frozen, and always in evaluation mode."""
 
-    def __init__(self, config: PerceptualConfig) -> None:
+    def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = model.perceptual
         if config.network == "rendered":
-            self.trunk: nn.Module = ResNet(config.depth, config.width, config.norm)
+            self.trunk: nn.Module = ResNet(model.judge.depth, model.judge.width, model.judge.norm)
             known: tuple[str, ...] | list[str] = STAGES
         else:
             self.trunk = VGG(config.network)

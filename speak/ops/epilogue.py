@@ -140,7 +140,8 @@ def _differentiable_backward(
     if dscaled is not None:
         g = g + wide(dscaled) * next_styles[:, :, None, None]
     with torch.no_grad():  # piecewise constant
-        steepness = torch.where(y > 0, gain, gain * slope)
+        up, down = (x.new_full([], value, dtype=vector_dtype(x)) for value in (gain, gain * slope))
+        steepness = torch.where(y > 0, up, down)  # of two numbers it would be float32
         if clamp >= 0:
             steepness = steepness * (y.abs() < clamp)
     dt = g * steepness

@@ -47,7 +47,7 @@ def test_the_gradient_penalty_is_the_squared_gradient_and_can_be_learned_from() 
     penalty = r1_penalty(net(x, y), y)
     direction = torch.autograd.grad(score(y), y)[0]
     step = 1e-5
-    slope = (score(y + step * direction) - score(y - step * direction)) / (2 * step)  # |gradient|^2, summed over the batch
+    slope = (score(y + step * direction) - score(y - step * direction)) / (2 * step)  # |gradient|^2, two samples
     assert_close(penalty, slope / 2 / 2, dtype=torch.float32)
     penalty.backward()
     assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from speak import ops
 from speak.config import preset
+from speak.losses import path_length_penalty
 from speak.models.codes import Codes
 from speak.models.generators import DisentanglementGenerator, GlobalGenerator, LevelMLP
 from tests.tolerances import assert_close
@@ -87,6 +88,25 @@ def test_compiled_and_reference_operators_generate_the_same(which: int) -> None:
     assert_close(frames, expected)
     for name, gradient in gradients.items():
         assert_close(found[name], gradient)
+
+
+def test_the_path_length_of_g_g_can_be_learned_from_with_compiled_and_reference_operators() -> None:
+    if ops.LIBRARY.missing:
+        pytest.skip(f"compiled operators are an extra: {ops.LIBRARY.missing}")
+    _, (generator, (codes, edited)) = both(torch.float64)
+    directions = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    found = []
+    for backend in ("reference", "compiled"):
+        generator.zero_grad()
+        with ops.backend(backend):
+            styles = generator.styles(codes, edited)
+            frames = generator.synthesis(styles)
+            penalty, _ = path_length_penalty(frames, styles, torch.zeros([], dtype=torch.float64), directions)
+            penalty.backward()
+        found.append((penalty, generator.synthesis.convolutions[1].weight.grad, generator.additions.weights[0].grad))
+    for expected, value in zip(*found, strict=True):
+        assert expected.abs().max() > 0
+        assert_close(value, expected)
 
 
 @pytest.mark.parametrize("which", [0, 1])

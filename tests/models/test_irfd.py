@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from speak import losses
 from speak.config import EMOTIONS, Config, preset, with_changes
 from speak.models.codes import FACTORS, Codes
 from speak.models.irfd import IRFD, Encoder, Exchange, Probes
@@ -96,6 +97,29 @@ def test_encoders_read_frames_at_their_own_size_and_codes_stay_float32_in_autoca
         codes = encoder(small)
     assert codes.dtype == torch.float32
     assert_close(codes, encoder(small), dtype=torch.bfloat16)
+
+
+def test_each_loss_of_eq_8_moves_what_it_is_for(irfd: IRFD, frames: tuple) -> None:
+    def moved(loss: torch.Tensor) -> set[str]:
+        gradients = torch.autograd.grad(loss, list(irfd.parameters()), retain_graph=True, allow_unused=True)
+        parts = {}
+        for (name, _), gradient in zip(irfd.named_parameters(), gradients, strict=True):
+            assert gradient is None or gradient.isfinite().all(), name
+            reached = gradient is not None and bool(gradient.abs().max() > 0)
+            parts[name.split(".")[0]] = parts.get(name.split(".")[0], False) or reached
+        return {name for name, reached in parts.items() if reached}
+
+    source, target = frames
+    found = irfd(source, target, torch.tensor([0, 1, 2]), noise="none")
+    a, b, again_a, again_b = found.codes_a, found.codes_b, found.again_a, found.again_b
+    everything = {"identity_encoder", "pose_encoder", "emotion_encoder", "generator"}
+    different = torch.tensor([False, False, False])
+    identity = losses.identity_loss(again_a.identity, a.identity, b.identity, different, margin=0.05)
+    assert moved(identity) == everything
+    assert moved(losses.classification_loss(found.emotion_logits, torch.arange(6))) == {"emotion_encoder", "classifier"}
+    assert moved(losses.pose_loss(again_a.pose, a.pose.detach(), again_b.pose, b.pose.detach())) == everything
+    assert moved(losses.emotion_loss(again_a.emotion, a.emotion.detach(), again_b.emotion, b.emotion)) == everything
+    assert moved(losses.self_loss(found.self_source, source, found.self_target, target)) == everything
 
 
 def test_probes_learn_to_read_while_the_codes_learn_to_hide() -> None:

@@ -11,7 +11,7 @@ PUBLISHED_PARAMETERS = {18: 11_689_512, 50: 25_557_032}  # with the 1000-class l
 
 
 def upstream_name(name: str) -> str:
-    """torchvision's key as the `transformers` ResNet spells it. layer2.0.conv1.weight -> encoder.stages.1.layers.0...."""
+    """torchvision's key as the `transformers` ResNet spells it."""
     part, _, rest = name.partition(".")
     if part in ("conv1", "bn1"):
         return f"embedder.embedder.{'convolution' if part == 'conv1' else 'normalization'}.{rest}"
