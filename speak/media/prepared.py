@@ -25,6 +25,7 @@ import numpy as np
 
 from speak.config import EMOTIONS, FRAME_RATE, SAMPLE_RATE, PrepareConfig, sample_of_frame
 from speak.errors import SpeakError
+from speak.media.audio import read_wav_samples, write_wav
 from speak.media.files import check_readable, make_folder, whole_file, write_error
 
 INDEX = "index.jsonl"
@@ -194,18 +195,6 @@ def fit_audio(audio: np.ndarray, frames: int) -> np.ndarray:
     return np.pad(audio, (0, wanted - len(audio)))
 
 
-def write_wav(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
-    """Writes float [samples] in [-1, 1] (beyond is clipped) as 16 bit mono WAV, whole or not at all."""
-    import wave
-
-    integers = np.round(np.clip(np.nan_to_num(audio), -1, 1) * 32767).astype("<i2")
-    with whole_file(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(integers.tobytes())
-
-
 class PreparedCorpus:
     """Reads a prepared corpus at random. Small enough to be sent to worker processes.
 
@@ -220,7 +209,7 @@ class PreparedCorpus:
         self.folder = Path(folder)
         index = self.folder / INDEX
         if not index.is_file():
-            raise SpeakError(f"{self.folder}: not a prepared corpus (no {INDEX}): run python -m speak prepare, or synth")
+            raise SpeakError(f"{self.folder}: not a prepared corpus (no {INDEX}): python -m speak prepare makes one")
         content = check_readable(index).read_bytes()
         self.clips = _parse_index(index, content[: content.rfind(b"\n") + 1])
         if not self.clips:
@@ -258,24 +247,10 @@ class PreparedCorpus:
 
         Raises SpeakError for a clip without sound or a damaged file.
         """
-        import wave
-
         path = self.folder / "clips" / f"{clip.name}.wav"
         if not clip.sound:
             raise SpeakError(f"{path}: the clip has no sound")
-        check_readable(path)
-        try:
-            with wave.open(str(path), "rb") as file:
-                if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, SAMPLE_RATE):
-                    raise SpeakError(f"{path}: is not 16 bit mono at {SAMPLE_RATE} Hz: prepare the clip again")
-                first, last = max(0, start), min(stop, file.getnframes())
-                file.setpos(min(first, file.getnframes()))
-                data = np.frombuffer(file.readframes(max(0, last - first)), "<i2")
-        except (wave.Error, EOFError, OSError, ValueError) as error:
-            raise SpeakError(f"{path}: cannot be read ({error})") from None
-        audio = np.zeros(max(0, stop - start), np.float32)
-        audio[first - start : first - start + len(data)] = data.astype(np.float32) / 32767
-        return audio
+        return read_wav_samples(path, start, stop)
 
     def labels(self, clip: ClipRecord) -> dict[str, np.ndarray]:
         """The exact labels of `clip` by name; empty where it has none."""
@@ -309,7 +284,7 @@ class PreparedCorpus:
 
 
 def _parse_index(path: Path, content: bytes) -> list[ClipRecord]:
-    """The records of the index, in order; of two lines with one name the later holds. Incomplete sources are left out."""
+    """The records of the index, in order; of two lines with one name the later holds. Half-made sources are out."""
     fields = {field.name for field in dataclasses.fields(ClipRecord)}
     records: dict[str, ClipRecord] = {}
     for number, line in enumerate(content.splitlines(), 1):
