@@ -118,11 +118,13 @@ class Ffmpeg:
 
     def complaint(self) -> str:
         """The last thing ffmpeg complained of, in its own words without addresses; or its exit status."""
-        for line in reversed(self.lines):
-            text = re.sub(r"\[[^\]]*@ 0x[0-9a-f]+\] *", "", line).replace("file:", "").strip()
-            text = text.replace(f"{self.name}: ", "")
+        texts = [re.sub(r"\[[^\]]*@ 0x[0-9a-f]+\] *", "", line).strip() for line in reversed(self.lines)]
+        for text in texts:
             if text and not text.startswith(("Error opening", "Conversion failed", "Nothing was written")):
-                return text[:160]
+                return text.replace(file_argument(self.name), "").replace("file:", "").strip(": ")[:160]
+        for text in texts:
+            if text.startswith("Error opening") and ": " in text:
+                return text.rpartition(": ")[2][:160]
         return f"exit status {self._process.returncode}"
 
     def _close_and_wait(self) -> None:
