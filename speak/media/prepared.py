@@ -188,7 +188,7 @@ def write_frames(path: str | Path, frames: Iterable[np.ndarray], jpeg_quality: i
         for frame in frames:
             size = size or frame.shape
             if frame.shape != size or frame.dtype != np.uint8:
-                raise SpeakError(f"{path}: frame {count} is {frame.dtype} {list(frame.shape)}, uint8 {list(size)} is due")
+                raise SpeakError(f"{path}: frame {count} is {frame.dtype} {list(frame.shape)}, not {list(size)}")
             archive.writestr(zipfile.ZipInfo(f"{count:06d}.jpg", _EPOCH), encode_jpeg(frame, jpeg_quality))
             count += 1
     return count
