@@ -1,20 +1,15 @@
 """Windows and pairs of a prepared corpus for the training stages, each a function of (seed, sample number) alone.
 
-So the order can be resumed at any step, is the same for any number of workers, and divides over processes: the batch of
-a step is the same set of samples whether one process makes it or eight. Frames are uint8; `to_model` makes [-1, 1].
+`speak.datasets.batches` makes batches of them. Frames are uint8; its `to_model` makes [-1, 1].
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from speak.config import EMOTIONS, SAMPLE_RATE, ClipsConfig, sample_of_frame
 from speak.errors import SpeakError
@@ -22,13 +17,6 @@ from speak.media.prepared import ClipRecord, PreparedCorpus
 
 EMOTION_SOURCES = ("elsewhere", "clip", "window")
 NO_EMOTION = -1  # the label of a clip without one
-
-
-def to_model(
-    frames: Tensor,  # uint8 [..., H, W, 3]
-) -> Tensor:
-    """Frames as the models take them: float [..., 3, H, W] in [-1, 1]."""
-    return frames.movedim(-1, -3).float().div_(127.5).sub_(1.0)
 
 
 class _Clips(Dataset):
@@ -194,7 +182,8 @@ class SyncWindows(_Clips):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         random, config = self.random(index), self.config
-        clip = self.clips[random.integers(len(self.clips))]
+        number = int(random.integers(len(self.clips)))
+        clip = self.clips[number]
         starts = clip.frames - config.sync_frames + 1
         start = int(random.integers(starts))
         matched = random.random() < config.sync_positive
@@ -208,7 +197,7 @@ class SyncWindows(_Clips):
                 at = place if place < before else start + config.sync_shift + place - before
             elif self._foreign:
                 others = int(random.integers(len(self.clips) - 1))
-                heard = self.clips[others + (others >= self.clips.index(clip))]
+                heard = self.clips[others + (others >= number)]
                 at = int(random.integers(heard.frames - config.sync_frames + 1))
             else:
                 matched = True  # this window leaves no room to shift, and there is no other clip
@@ -295,40 +284,3 @@ def _window_audio(corpus: PreparedCorpus, clip: ClipRecord, start: int, frames: 
     """The sound of `frames` frames from `start` on with `context` seconds to each side, always of one length."""
     around, first = round(context * SAMPLE_RATE), sample_of_frame(start)
     return corpus.audio(clip, first - around, first + sample_of_frame(frames) + around)
-
-
-class _Steps(Sampler):
-    """The sample numbers of each step's batch for one process of `world`."""
-
-    def __init__(self, batch: int, first_step: int, rank: int, world: int) -> None:
-        self._batch, self._first, self._rank, self._world = batch, first_step, rank, world
-
-    def __iter__(self) -> Iterator[list[int]]:
-        local = self._batch // self._world
-        for step in itertools.count(self._first):
-            first = step * self._batch + self._rank * local
-            yield list(range(first, first + local))
-
-
-def batches(
-    data: Dataset,
-    batch: int,  # samples a step, over all processes together
-    first_step: int = 0,  # to resume: the steps done so far
-    rank: int = 0,  # this process
-    world: int = 1,  # of so many
-    workers: int = 0,  # processes that read; 0: this one
-) -> Iterator[dict[str, Tensor]]:
-    """Endless batches of this process's share, from step `first_step` on. Raises SpeakError where the batch does not
-    divide, and for a damaged clip (with its name)."""
-    if batch % world:
-        raise SpeakError(f"a batch of {batch} does not divide over {world} processes")
-    loader = DataLoader(data, batch_sampler=_Steps(batch, first_step, rank, world), num_workers=workers,
-                        prefetch_factor=4 if workers else None, worker_init_fn=_one_thread if workers else None)  # fmt: skip
-    try:
-        yield from loader
-    except SpeakError as error:  # a worker's error comes with its traceback around it
-        raise SpeakError(str(error).strip().splitlines()[-1].removeprefix("speak.errors.SpeakError: ")) from None
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
