@@ -37,7 +37,7 @@ class VideoInfo:
 def probe(path: str | Path, stall_seconds: float = STALL_SECONDS) -> VideoInfo:
     """Describes a video by decoding its first frame. Raises SpeakError where there is none."""
     path = check_readable(path)
-    with VideoReader(path, frames=1, stall_seconds=stall_seconds, log_level="info") as reader:
+    with VideoReader(path, frames=1, threads=1, stall_seconds=stall_seconds, log_level="info") as reader:
         frame = next(iter(reader), None)
         if frame is None:
             raise reader.no_frames()
