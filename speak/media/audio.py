@@ -16,7 +16,7 @@ import numpy as np
 
 from speak.config import SAMPLE_RATE
 from speak.errors import SpeakError
-from speak.media.ffmpeg import INPUT_OPTIONS, STALL_SECONDS, Ffmpeg, file_argument
+from speak.media.ffmpeg import INPUT_OPTIONS, STALL_SECONDS, Ffmpeg, file_argument, longest_seconds
 from speak.media.files import check_readable, whole_file
 
 BLOCK_SECONDS = 10
@@ -201,7 +201,11 @@ def _ffmpeg_blocks(path: Path, stall_seconds: float) -> tuple[int, Iterator[np.n
         try:
             # ffmpeg's own mixing to one channel changes the loudness by 3 dB for some formats: the mean is taken here
             buffer = bytearray(4 * channels * min(BLOCK_SECONDS * max(rate, 1000), 25_000_000 // channels + 1))
+            room = longest_seconds(path) * rate
             while got := source.read_into(buffer) // (4 * channels):
+                room -= got
+                if room < 0:
+                    raise SpeakError(f"{path}: its time stamps are damaged: hours of sound in so small a file")
                 block = np.frombuffer(bytes(buffer[: 4 * channels * got]), ">f4").astype(np.float32)
                 yield block.reshape(-1, channels).mean(axis=1)
             source.finish()

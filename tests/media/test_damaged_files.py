@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from speak.errors import SpeakError
-from speak.media.audio import read_audio, read_wav_samples
+from speak.media.audio import read_audio
 from speak.media.image import read_image, write_image
 from speak.media.prepared import ClipRecord, PreparedCorpus, PreparedWriter
 from speak.media.video import VideoReader, probe, write_video
@@ -51,7 +51,6 @@ def seeds(folder: Path) -> list[tuple[Path, Callable[[Path], object]]]:
     for name, subtype in (("a.wav", "PCM_16"), ("b.wav", "FLOAT"), ("c.flac", "PCM_24"), ("d.aiff", "PCM_16")):
         soundfile.write(folder / name, np.stack([tone, tone], 1), 22050, subtype=subtype)
         files.append((folder / name, read_audio))
-    files.append((folder / "a.wav", lambda path: read_wav_samples(path, 0, 100)))
     for name in ("e.mp3", "g.m4a", "h.ogg"):
         ffmpeg("-i", folder / "a.wav", folder / name)
         files.append((folder / name, read_audio))
