@@ -138,6 +138,11 @@ def test_bad_files_are_reported_one_line_each_and_the_rest_goes_on(tmp_path: Pat
     assert [clip.source for clip in PreparedCorpus(tmp_path / "out").clips] == ["good.mp4"]
     assert [Path(path).name for path, _ in report.problems] == bad
     assert all(reason and "\n" not in reason for _, reason in report.problems)
+    reasons = {Path(path).name: reason for path, reason in report.problems}
+    assert reasons["text.mp4"].startswith("no picture that can be read (moov atom not found)")
+    assert "ends early" in reasons["cut.mp4"] and "scale it down" in reasons["monster.png"]
+    assert reasons["short.mp4"] == "only 3 frames, 16 are wanted" and reasons["empty.mp4"] == "the file is empty"
+    assert reasons["nan.mp4"].endswith("1 samples are not numbers (NaN or infinite): export the sound again")
     assert sorted(path.name for path in (tmp_path / "out" / "clips").iterdir()) == ["good.mp4.zip"]
     assert partial_files(tmp_path / "out") == []
     assert len((tmp_path / "out" / "problems.txt").read_text().splitlines()) == len(bad) + len(report.notes)
