@@ -170,6 +170,14 @@ def test_the_command_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.Cap
     assert len(PreparedCorpus(tmp_path / "out").clips) == 2 and partial_files(tmp_path / "out") == []
 
 
+def test_a_corpus_may_be_written_below_its_source(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", [numbered_frame(0)] * 20)
+    soundfile.write(tmp_path / "v.wav", np.zeros(9000), 16000)
+    for _ in range(2):
+        report = prepare(tmp_path, "folder", tmp_path / "out", SMALL, workers=1, quiet=True)
+        assert report.clips == 1 and report.problems == []
+
+
 def test_nothing_usable_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp4").write_text("no video")
