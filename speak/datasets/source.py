@@ -171,7 +171,7 @@ def _steady(track: Track, found: list, fixed: Callable[..., _Plan], info: VideoI
         return fixed(whole_square(info.width, info.height), "whole picture", notes)
     middle = np.median([(box.x, box.y, box.w, box.h) for box in track.boxes], axis=0)
     square = crop_box(Box(*middle), info.width, info.height)
-    if already_cropped(square, info.width, info.height):
+    if already_cropped(square, info.width, info.height, exact=False):
         return fixed(whole_square(info.width, info.height), "whole picture")
     return fixed(square, name)
 

@@ -15,7 +15,8 @@ from speak.config import PrepareConfig
 from speak.errors import SpeakError
 from speak.media.face_detection import Box, Detector, best_detector
 
-ALREADY_CROPPED = 0.75  # a crop that keeps this share of a square picture's side keeps all of it
+# A crop that keeps this share of a square picture's side keeps all of it; less where boxes are not exact.
+ALREADY_CROPPED, ALREADY_CROPPED_ROUGHLY = 0.75, 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,10 @@ def whole_square(width: int, height: int) -> tuple[int, int, int, int]:
     return (width - side) // 2, 0, side, side
 
 
-def already_cropped(box: Sequence[int], width: int, height: int) -> bool:
+def already_cropped(box: Sequence[int], width: int, height: int, exact: bool = True) -> bool:
     """True where the picture is (nearly) square and `box` would keep most of it: then all of it is kept."""
-    return abs(width - height) <= 0.02 * max(width, height) and box[2] >= ALREADY_CROPPED * min(width, height)
+    share = ALREADY_CROPPED if exact else ALREADY_CROPPED_ROUGHLY
+    return abs(width - height) <= 0.02 * max(width, height) and box[2] >= share * min(width, height)
 
 
 def crop(picture: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
@@ -92,7 +94,7 @@ def find_face(
             raise SpeakError(f"{name}: no face found by {detector.name}: say where the head is with --box x,y,w,h")
         return FoundFace(whole_square(width, height), "whole picture")
     square = crop_box(max(rivals, key=lambda item: item.w * item.h), width, height)
-    if already_cropped(square, width, height):
+    if already_cropped(square, width, height, detector.tracks):
         return FoundFace(whole_square(width, height), "whole picture")
     return FoundFace(square, detector.name)
 

@@ -85,6 +85,15 @@ def test_no_face_is_an_error_unless_the_picture_is_square() -> None:
     assert found.how == "whole picture" and found.box == (0, 0, 200, 200)
 
 
+def test_a_picture_that_is_cropped_already_is_kept_whole() -> None:
+    square = np.zeros((200, 200, 3), np.uint8)
+    for side, whole, rough_whole in ((130, True, True), (110, False, True), (80, False, False)):
+        detector = Fixed(Box(100 - side / 2, 100 - side / 2, side, side))
+        assert (find_face(square, detector=detector).how == "whole picture") == whole
+        detector.tracks = False  # boxes that are not exact
+        assert (find_face(square, detector=detector).how == "whole picture") == rough_whole
+
+
 def test_the_built_in_detector_finds_a_drawn_head_and_nothing_in_noise_or_sky() -> None:
     detector = BuiltInDetector()
     for x, y, size in ((160, 110, 100), (90, 100, 70), (200, 120, 120)):
