@@ -94,7 +94,8 @@ class PrepareConfig:
     jpeg_quality: int = 95
     grow: float = 0.1  # the face's box grows by at least this share on every side
     longest_chunk: int = 1024  # frames; a new chunk starts there
-    shortest_chunk: int = 64  # frames; shorter chunks are dropped
+    shortest_chunk: int = 64  # frames; shorter pieces of a clip that had to be divided are dropped
+    shortest_clip: int = 16  # frames; shorter clips that stay whole are dropped (CREMA-D's are often under 64)
     smallest_face: int = 64  # pixels of the longer side; smaller faces are dropped
     same_place: float = 0.25  # a new chunk starts when the IoU with the chunk's first box falls below this
     detect_every: int = 3  # frames between two detections; boxes in between are interpolated
@@ -230,6 +231,26 @@ class SpeakConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClipsConfig:
+    """Which windows and pairs the stages draw from a prepared corpus."""
+
+    # shares of IRFD pairs; what a corpus cannot give goes to the others
+    same_clip: float = 0.35  # two frames of a clip: one identity and emotion, another pose
+    same_identity: float = 0.2  # another clip of the person, with another emotion where there is one
+    same_emotion: float = 0.2  # another person with the same emotion
+    same_pose: float = 0.05  # another person in the nearest pose; needs exact poses
+    different: float = 0.2  # another person, another emotion
+    speak_frames: int = 5  # frames of a window of stage speak
+    emotion_source: str = "elsewhere"  # elsewhere: a window elsewhere in the clip; clip: spread over it; window: itself
+    emotion_frames: int = 4  # frames that show the emotion
+    audio_context: float = 2.0  # seconds of sound before and after a window
+    sync_frames: int = 5  # frames of a SyncNet window
+    sync_positive: float = 0.5  # share of matched windows
+    sync_shifted: float = 0.5  # share of the negatives that come from the same clip, shifted
+    sync_shift: int = 6  # frames; least shift of a negative
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration: one field a room of the project."""
 
@@ -240,6 +261,7 @@ class Config:
     irfd: IrfdConfig = IrfdConfig()
     syncnet: SyncNetStageConfig = SyncNetStageConfig()
     speak: SpeakConfig = SpeakConfig()
+    clips: ClipsConfig = ClipsConfig()
 
 
 def _network(name: str, **changes: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import shutil
 import sys
 from typing import Any
 
-from speak.version import TORCH_TESTED, __version__
 from speak.bench import print_table, processor
+from speak.version import TORCH_TESTED, __version__
 
 PACKAGES = ("torch", "numpy", "scipy", "soundfile", "imageio", "imageio-ffmpeg", "tqdm")
 # Extras, and what they would do.

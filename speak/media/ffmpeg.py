@@ -38,6 +38,14 @@ def file_argument(path: str | Path) -> str:
     return f"file:{path}"
 
 
+def longest_seconds(path: Path) -> float:
+    """More than this a file of its size does not hold: damaged time stamps may claim years, all of it to be filled in.
+
+    Fifty bytes a second are less than a still picture's; twelve hours are the most that is read of any file.
+    """
+    return min(12 * 3600.0, 60 + path.stat().st_size / 50)
+
+
 class Ffmpeg:
     """One run of ffmpeg, read from or written to through a pipe.
 
@@ -63,7 +71,7 @@ class Ffmpeg:
         self.stalled = False
         self._stall_seconds = stall_seconds
         self._waiting_since: float | None = None
-        command = [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", log_level, *arguments]
+        command = [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", f"level+{log_level}", *arguments]
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -117,12 +125,17 @@ class Ffmpeg:
         self._collector.join(5)
 
     def complaint(self) -> str:
-        """The last thing ffmpeg complained of, in its own words without addresses; or its exit status."""
-        for line in reversed(self.lines):
-            text = re.sub(r"\[[^\]]*@ 0x[0-9a-f]+\] *", "", line).replace("file:", "").strip()
-            text = text.replace(f"{self.name}: ", "")
-            if text and not text.startswith(("Error opening", "Conversion failed", "Nothing was written")):
-                return text[:160]
+        """The first thing ffmpeg complained of, which is the cause of the others, in its words; or its exit status."""
+        if self.truncated:
+            return "the file ends early"
+        wrong = [line for line in self.lines if "[error]" in line or "[fatal]" in line]
+        texts = [re.sub(r"\[[^\]]*@ 0x[0-9a-f]+\] *|\[(error|fatal)\] *", "", line).strip() for line in wrong]
+        for text in texts:
+            if text and not text.startswith("Error opening"):
+                return text.replace(file_argument(self.name), "").replace("file:", "").strip(": ")[:160]
+        for text in texts:
+            if ": " in text:
+                return text.rpartition(": ")[2][:160]
         return f"exit status {self._process.returncode}"
 
     def _close_and_wait(self) -> None:

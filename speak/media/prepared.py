@@ -25,7 +25,8 @@ import numpy as np
 
 from speak.config import EMOTIONS, FRAME_RATE, SAMPLE_RATE, PrepareConfig, sample_of_frame
 from speak.errors import SpeakError
-from speak.media.files import check_readable, make_folder, whole_file, write_error
+from speak.media.audio import read_wav_samples, write_wav
+from speak.media.files import check_readable, make_folder, one_line, whole_file, write_error
 
 INDEX = "index.jsonl"
 SPLITS = ("train", "val", "test")
@@ -51,8 +52,13 @@ class ClipRecord:
     start: float = 0.0  # where in the source the clip starts, seconds
     box: tuple[int, int, int, int] | None = None  # x, y, w, h of the crop in pixels of the source
     box_from: str = ""  # how the face was found
-    chunk: int = 0  # this clip is number `chunk` of `chunks` made from one source
-    chunks: int = 1
+    chunk: int = 0  # this clip is number `chunk` of `chunks` cut from one piece of the corpus; from 1 on the name
+    chunks: int = 1  # ends in #001, ...
+
+    @property
+    def piece(self) -> str:
+        """The name of the piece of the corpus that this clip was cut from: its own, or its first neighbour's."""
+        return self.name.rpartition("#")[0] if self.chunk else self.name
 
 
 def safe_name(text: str) -> str:
@@ -131,17 +137,7 @@ class PreparedWriter:
         labels: Mapping[str, np.ndarray] | None = None,
     ) -> ClipRecord:
         """Writes the files of one clip, each whole or not at all, and leaves the index alone."""
-        base = self.folder / "clips" / record.name
-        count = write_frames(f"{base}.zip", frames, self.jpeg_quality)
-        if not count:
-            Path(f"{base}.zip").unlink(missing_ok=True)
-            raise SpeakError(f"{record.source or record.name}: gave no frame")
-        if audio is not None:
-            write_wav(f"{base}.wav", fit_audio(audio, count))
-        if labels is not None:
-            with whole_file(f"{base}.npz") as temporary, temporary.open("wb") as file:
-                np.savez(file, **labels)
-        return dataclasses.replace(record, frames=count, sound=audio is not None, labels=labels is not None)
+        return write_clip_files(self.folder, record, frames, audio, labels, self.jpeg_quality)
 
     def add(self, records: Iterable[ClipRecord]) -> None:
         """Adds lines to the index in one write. The clips' files must be whole by now."""
@@ -163,14 +159,36 @@ class PreparedWriter:
         self.records.update({record.name: record for record in records})
 
 
+def write_clip_files(
+    folder: Path,
+    record: ClipRecord,
+    frames: Iterable[np.ndarray],
+    audio: np.ndarray | None = None,
+    labels: Mapping[str, np.ndarray] | None = None,
+    jpeg_quality: int = PrepareConfig().jpeg_quality,
+) -> ClipRecord:
+    """`PreparedWriter.write_files`, for processes that have no writer. Raises SpeakError where there is no frame."""
+    base = folder / "clips" / record.name
+    count = write_frames(f"{base}.zip", frames, jpeg_quality)
+    if not count:
+        Path(f"{base}.zip").unlink(missing_ok=True)
+        raise SpeakError(f"{record.source or record.name}: gave no frame")
+    if audio is not None:
+        write_wav(f"{base}.wav", fit_audio(audio, count))
+    if labels is not None:
+        with whole_file(f"{base}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **labels)
+    return dataclasses.replace(record, frames=count, sound=audio is not None, labels=labels is not None)
+
+
 def write_frames(path: str | Path, frames: Iterable[np.ndarray], jpeg_quality: int) -> int:
     """Writes `frames` (uint8 [H, W, 3], one size) as a stored zip of JPEG files; returns how many there were."""
     count, size = 0, None
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for frame in frames:
             size = size or frame.shape
-            if frame.shape != size:
-                raise SpeakError(f"{path}: frame {count} is {frame.shape[1]}x{frame.shape[0]}, the others are not")
+            if frame.shape != size or frame.dtype != np.uint8:
+                raise SpeakError(f"{path}: frame {count} is {frame.dtype} {list(frame.shape)}, not {list(size)}")
             archive.writestr(zipfile.ZipInfo(f"{count:06d}.jpg", _EPOCH), encode_jpeg(frame, jpeg_quality))
             count += 1
     return count
@@ -194,18 +212,6 @@ def fit_audio(audio: np.ndarray, frames: int) -> np.ndarray:
     return np.pad(audio, (0, wanted - len(audio)))
 
 
-def write_wav(path: str | Path, audio: np.ndarray, rate: int = SAMPLE_RATE) -> None:
-    """Writes float [samples] in [-1, 1] (beyond is clipped) as 16 bit mono WAV, whole or not at all."""
-    import wave
-
-    integers = np.round(np.clip(np.nan_to_num(audio), -1, 1) * 32767).astype("<i2")
-    with whole_file(path) as temporary, wave.open(str(temporary), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(integers.tobytes())
-
-
 class PreparedCorpus:
     """Reads a prepared corpus at random. Small enough to be sent to worker processes.
 
@@ -220,13 +226,14 @@ class PreparedCorpus:
         self.folder = Path(folder)
         index = self.folder / INDEX
         if not index.is_file():
-            raise SpeakError(f"{self.folder}: not a prepared corpus (no {INDEX}): run python -m speak prepare, or synth")
+            raise SpeakError(f"{self.folder}: not a prepared corpus (no {INDEX}): python -m speak prepare makes one")
         content = check_readable(index).read_bytes()
         self.clips = _parse_index(index, content[: content.rfind(b"\n") + 1])
         if not self.clips:
             raise SpeakError(f"{index}: the corpus is empty")
         self._cached_clips = cached_clips
         self._places: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._labels: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
 
     def frames(self, clip: ClipRecord, indices: Iterable[int]) -> np.ndarray:
         """Frames `indices` of `clip`, uint8 [N, H, W, 3]. Raises SpeakError for a missing or damaged frame."""
@@ -250,43 +257,35 @@ class PreparedCorpus:
                     with Image.open(io.BytesIO(data)) as picture:
                         pictures.append(np.asarray(picture.convert("RGB")))
             return np.stack(pictures)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise SpeakError(f"{path}: frames cannot be read ({error})") from None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise SpeakError(f"{path}: frames cannot be read ({one_line(error)})") from None
 
     def audio(self, clip: ClipRecord, start: int, stop: int) -> np.ndarray:
         """Samples start:stop of `clip`, float32 in [-1, 1]; silence before the start and after the end.
 
         Raises SpeakError for a clip without sound or a damaged file.
         """
-        import wave
-
         path = self.folder / "clips" / f"{clip.name}.wav"
         if not clip.sound:
             raise SpeakError(f"{path}: the clip has no sound")
-        check_readable(path)
-        try:
-            with wave.open(str(path), "rb") as file:
-                if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, SAMPLE_RATE):
-                    raise SpeakError(f"{path}: is not 16 bit mono at {SAMPLE_RATE} Hz: prepare the clip again")
-                first, last = max(0, start), min(stop, file.getnframes())
-                file.setpos(min(first, file.getnframes()))
-                data = np.frombuffer(file.readframes(max(0, last - first)), "<i2")
-        except (wave.Error, EOFError, OSError, ValueError) as error:
-            raise SpeakError(f"{path}: cannot be read ({error})") from None
-        audio = np.zeros(max(0, stop - start), np.float32)
-        audio[first - start : first - start + len(data)] = data.astype(np.float32) / 32767
-        return audio
+        return read_wav_samples(path, start, stop)
 
     def labels(self, clip: ClipRecord) -> dict[str, np.ndarray]:
-        """The exact labels of `clip` by name; empty where it has none."""
+        """The exact labels of `clip` by name; empty where it has none. The last few hundred clips' are kept."""
         if not clip.labels:
             return {}
+        if clip.name in self._labels:
+            self._labels.move_to_end(clip.name)
+            return self._labels[clip.name]
         path = check_readable(self.folder / "clips" / f"{clip.name}.npz")
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                self._labels[clip.name] = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise SpeakError(f"{path}: cannot be read ({error})") from None
+            raise SpeakError(f"{path}: cannot be read ({one_line(error)})") from None
+        if len(self._labels) > self._cached_clips // 16:
+            self._labels.popitem(last=False)
+        return self._labels[clip.name]
 
     def _frame_places(self, name: str, path: Path) -> np.ndarray:
         """int64 [N, 3]: offset of the local header, size and checksum of each frame."""
@@ -298,7 +297,7 @@ class PreparedCorpus:
             with zipfile.ZipFile(path) as archive:
                 entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
-            raise SpeakError(f"{path}: is not a whole zip file ({error})") from None
+            raise SpeakError(f"{path}: is not a whole zip file ({one_line(error)})") from None
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise SpeakError(f"{path}: its frames are compressed, a prepared corpus stores them")
         places = np.array([(e.header_offset, e.file_size, e.CRC) for e in entries], np.int64).reshape(-1, 3)
@@ -309,7 +308,7 @@ class PreparedCorpus:
 
 
 def _parse_index(path: Path, content: bytes) -> list[ClipRecord]:
-    """The records of the index, in order; of two lines with one name the later holds. Incomplete sources are left out."""
+    """The records of the index by name; of two lines with one name the later holds. Half-made pieces are out."""
     fields = {field.name for field in dataclasses.fields(ClipRecord)}
     records: dict[str, ClipRecord] = {}
     for number, line in enumerate(content.splitlines(), 1):
@@ -326,5 +325,6 @@ def _parse_index(path: Path, content: bytes) -> list[ClipRecord]:
             raise SpeakError(f"{path}: line {number} is not of a prepared corpus at {FRAME_RATE} frames/s")
         box = tuple(record.box) if isinstance(record.box, list) else None
         records[record.name] = dataclasses.replace(record, box=box)
-    of_source = Counter((record.source, record.chunks) for record in records.values())
-    return [r for r in records.values() if r.chunks == 1 or of_source[r.source, r.chunks] >= r.chunks]
+    of_piece = Counter((record.piece, record.chunks) for record in records.values())
+    whole = [record for record in records.values() if of_piece[record.piece, record.chunks] >= record.chunks]
+    return sorted(whole, key=lambda record: record.name)

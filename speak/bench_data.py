@@ -1,0 +1,109 @@
+"""`python -m speak bench data`: how fast clips are prepared, beside the decoder alone, and how fast they are read.
+
+All material is made on the spot: moving gradients with noise, which decodes and compresses about as a camera's picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speak.config import FRAME_RATE, SAMPLE_RATE, ClipsConfig, sample_of_frame
+from speak.datasets.clips import IrfdPairs, SpeakWindows, SyncWindows
+from speak.media.audio import write_wav
+from speak.media.ffmpeg import executable, file_argument
+from speak.media.prepared import ClipRecord, PreparedCorpus, PreparedWriter
+from speak.media.video import VideoWriter
+from speak.prepare import prepare
+
+SIZES = ((1920, 1080), (640, 480), (256, 256))
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Two tables. Preparing, a row a size: frames a second and core of ffmpeg's decoder alone (to nowhere), of
+    `prepare` (given box, sound, 256x256 JPEG), and the ratio of their processor times. Reading a prepared corpus at
+    random on one core: frames a second bare and through the three stages' windows."""
+    seconds, samples = (2.0, 150) if arguments.quick else (8.0, 600)
+    with tempfile.TemporaryDirectory(prefix="speak-bench-") as name:
+        folder = Path(name)
+        prepared = [_prepare_speed(folder / f"{width}", width, height, seconds) for width, height in SIZES]
+        read = _read_speed(folder / "corpus", 4 if arguments.quick else 16, samples)
+    return {"prepare, frames a second and core": prepared, "read at random, 256x256, frames a second and core": read}
+
+
+def moving_frames(width: int, height: int, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Frames uint8 [height, width, 3] of gradients that move, with some noise."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    noise = random.normal(0, 4, (height + 16, width + 16, 1)).astype(np.float32)
+    waves = [np.sin(x / width * 9 + k) + np.cos(y / height * 7 - k) for k in range(3)]
+    for index in range(count):
+        dy, dx = random.integers(0, 16, 2)
+        shift = 40 * np.sin(index / 9)
+        frame = np.stack([128 + 50 * np.roll(wave, int(shift) + 5 * k, 1) for k, wave in enumerate(waves)], -1)
+        yield np.clip(frame + noise[dy : dy + height, dx : dx + width], 0, 255).astype(np.uint8)
+
+
+def _prepare_speed(folder: Path, width: int, height: int, seconds: float) -> dict[str, Any]:
+    source = folder / "videos"
+    source.mkdir(parents=True)
+    count = round(seconds * FRAME_RATE)
+    sound = folder / "sound.wav"
+    write_wav(sound, np.random.default_rng(0).normal(0, 0.1, sample_of_frame(count)).astype(np.float32))
+    with VideoWriter(source / "video.mp4", sound, comment="") as writer:
+        for frame in moving_frames(width, height, count):
+            writer.write(frame)
+    command = [executable(), "-loglevel", "error", "-threads", "1", "-i", file_argument(source / "video.mp4"),
+               "-map", "0:v:0", "-f", "null", "-"]  # fmt: skip
+    decode = min(_processor_time(lambda: subprocess.run(command, check=True)) for _ in range(3))
+    side = 0.45 * height
+    box = (width / 2 - side / 2, height / 2 - side / 2, side, side)
+    times = []
+    for attempt in range(3):
+        out = folder / f"out{attempt}"
+        times.append(_processor_time(lambda o=out: prepare(source, "folder", o, box=box, workers=1, quiet=True)))
+    return {
+        "video": f"{width}x{height}", "decoder": round(count / decode), "prepare": round(count / min(times)),
+        "ratio of times": round(min(times) / decode, 2),
+    }  # fmt: skip
+
+
+def _read_speed(folder: Path, clips: int, samples: int, frames: int = 150) -> list[dict[str, Any]]:
+    writer = PreparedWriter(folder)
+    emotions = ("happy", "neutral", "sad", "angry")
+    sound = np.random.default_rng(0).normal(0, 0.1, frames * SAMPLE_RATE // FRAME_RATE).astype(np.float32)
+    for number in range(clips):
+        record = ClipRecord(f"clip{number:03d}", f"person{number % 4}", 0, emotions[number // 4 % 4])
+        writer.write(record, moving_frames(256, 256, frames, number), sound)
+    corpus, random = PreparedCorpus(folder), np.random.default_rng(0)
+
+    def read() -> None:
+        for _ in range(samples):
+            corpus.frames(corpus.clips[random.integers(clips)], [int(random.integers(frames))])
+
+    read()  # the pages of the files are in memory from here on
+    rows = [{"what": "single frames", "frames/s": round(samples / _processor_time(read))}]
+    config = ClipsConfig()
+    for name, data, each in (
+        ("irfd pairs", IrfdPairs(corpus, config), 2),
+        ("syncnet windows", SyncWindows(corpus, config), config.sync_frames),
+        ("speak windows", SpeakWindows(corpus, config), 1 + config.speak_frames + config.emotion_frames),
+    ):
+        count = samples // each
+        seconds = _processor_time(lambda d=data, n=count: [d[index] for index in range(n)])
+        rows.append({"what": name, "frames/s": round(each * count / seconds)})
+    return rows
+
+
+def _processor_time(call: Callable[[], object]) -> float:
+    """Seconds that this process and its ended children were on a core: of a busy machine, too."""
+    before = os.times()
+    call()
+    return max(0.01, sum(os.times()[:4]) - sum(before[:4]))
