@@ -49,6 +49,7 @@ def style_numbers(face: Numbers) -> dict[str, Tensor]:  # face: [B]
     style["recess"] = grown * (0.15 + 0.65 * face.man * (0.3 + face.wrinkle)) * (style["line"] < 4.2)
     style["length"] = style["length"] * (0.72 + 0.56 * face.hair_length)
     style["curl"] = style["curl"] * (0.7 + 0.8 * face.hair_wave)
+    style["spike"] = (0.02 + 0.14 * face.hair_wave) * grown * (style["end"] > 0.012)
     style["wave"] = 0.012 + 0.035 * face.hair_wave
     style["sweep"] = style["sweep"] * torch.where(face.hair_side > 0.5, 1.0, -1.0) * (0.5 + (face.hair_side * 2 % 1))
     style["part"] = style["part"] * torch.where(face.hair_side * 2 % 1 > 0.25, 1.0, 0.0)
@@ -61,6 +62,7 @@ def hairline(style: dict[str, Tensor], angle: Tensor) -> Tensor:  # angle: [1 or
     a = angle.abs()
     lean = style["sweep"] * torch.sin(angle)
     front = style["line"] - style["recess"] * bell((a - 0.72) / 0.28) + 0.12 * style["recess"] * bell(a / 0.25)
+    front = front + style["spike"] * (0.6 * torch.sin(15 * angle) + 0.4 * torch.sin(26 * angle + 1))
     front = front + 0.30 * lean * (style["end"] > 0.045) * (style["line"] > 4.0)
     s = mix(front, style["side"], smoothstep(0.80, 1.22, a))
     s = mix(s, style["side"] - 0.9, smoothstep(1.42, 1.62, a))
@@ -142,7 +144,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     faces = grid_faces(HAIR_ROWS, HAIR_COLUMNS)
     flat_points = points.reshape(count, -1, 3)
     shell = Mesh(flat_points, normals, albedo, shade.reshape(count, -1), mark, follow, faces, HAIR)
-    inside = Mesh(flat_points, -normals, albedo * 0.5, shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]],
+    hanging = (style["length"] > 0).unsqueeze(2)
+    inside = Mesh(torch.where(hanging, flat_points, torch.zeros_like(flat_points)), -normals, albedo * 0.5, shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]],
                   HAIR_INSIDE)
     return [shell, inside, _bun(face)]
 

@@ -79,11 +79,11 @@ def paint_skin(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     u = brow_place(face, x)
     brow_y, thick = brow(face, x, u.clamp(-1.15, 1.15))
     hair = torch.sin(60 * u + 55 * (y - brow_y) / face.brow_thick.clamp(min=0.02) * 0.12)
-    ragged = 0.10 * hair * thick
+    ragged = 0.05 * hair * thick
     ends = smoothstep(-1.08, -0.92, u + 0.10 * (y - brow_y) / thick) * smoothstep(1.10, 0.98, u)
     soft = pixel + 0.010
     strand = cover(thick + ragged - (y - brow_y).abs(), soft) * ends * front
-    tone = face.brow_colour * (1 + 0.25 * hair.unsqueeze(1))
+    tone = face.brow_colour * (1 + 0.18 * hair.unsqueeze(1))
     albedo = blend(albedo, tone, strand * 0.93)
     gloss = gloss * (1 - 0.7 * strand)
 
@@ -175,7 +175,7 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     # Tongue: lies on the floor of the mouth, comes up between the teeth for th.
     tongue_x, tongue_y = at(0.09)
     top = lower_teeth_edge(face) + 0.030 + 0.035 * (face.jaw / 0.2).clamp(0, 1)
-    top = mix(top, upper_teeth_edge(face) + 0.012, face.tongue)
+    top = mix(top, upper_teeth_edge(face, lips) + 0.012, face.tongue)
     wide = 0.62 * face.mouth_half * (1 - 0.15 * face.rounded) + 0.02
     across = (tongue_x - face.mouth_x) / wide
     crown = top - 0.07 * across * across - 0.010 * bell(across / 0.10) * (1 - face.tongue)
@@ -191,7 +191,7 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     fade = (1 - 0.55 * arch * arch).clamp(min=0.15)
     gaps = torch.remainder(arch / 0.235, 1)
     nick = 0.006 * (2 * (gaps - 0.5).abs()) ** 4
-    up = cover(tooth_y - upper_teeth_edge(face) - bow * 0.3 - nick, pixel)
+    up = cover(tooth_y - upper_teeth_edge(face, lips) - nick, pixel)
     up = up * cover((1 - arch.abs()) * 0.3, pixel)
     low_edge = lower_teeth_edge(face)
     down = cover(low_edge - 0.3 * bow - nick - tooth_y, pixel) * cover((0.86 - arch.abs()) * 0.3, pixel)

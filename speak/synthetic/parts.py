@@ -62,7 +62,7 @@ def neckline(face: Numbers, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     for index, other in ((1, vee), (2, shirt), (3, turtle), (4, hood)):
         line = torch.where(kind == index, other, line)
     outer = torch.where(kind == 5, -1.12 - front * (1.30 - 2.5 * ax).clamp(min=0.0), torch.full_like(x, 9.0))
-    return line, outer
+    return line + 0.07, outer + 0.07
 
 
 def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
@@ -73,6 +73,7 @@ def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
     place = torch.arange(len(_NECK), device=device)
     own = torch.where(place[None] < 5, neck[:, None], 0.5 * neck[:, None] + 0.5 * 0.37)
     shoulder = 0.94 + 0.10 * plain.man + 0.05 * plain.fullness
+    stations[:, :, [0, 2, 5]] += 0.07 * (place > 2).to(stations.dtype)[None, :, None]
     stations[:, :, 4] *= own * torch.where(place[None] > 4, shoulder[:, None], torch.ones_like(own))
     stations = torch.cat([stations[:, :1], stations, stations[:, -1:]], 1)
     rows = torch.cat([torch.linspace(0, 2, 8)[:-1], torch.linspace(2, 7, 34), torch.linspace(7, 10, 5)[1:]]).to(device)
@@ -84,11 +85,11 @@ def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
     x, y, z = flat.unbind(2)
     # Throat: two tendons and an apple.
     front = smoothstep(-0.1, 0.1, z) * smoothstep(-0.7, -0.9, y) * smoothstep(-1.35, -1.2, y)
-    z = z + front * 0.018 * bell((x.abs() - 0.10 - 0.25 * (y + 1.25)) / 0.05) + front * 0.03 * face.man * bell(
+    z = z + front * 0.010 * bell((x.abs() - 0.10 - 0.25 * (y + 1.25)) / 0.05) + front * 0.03 * face.man * bell(
         x / 0.06) * bell((y + 0.98) / 0.06)
     normals = grid_normals(torch.stack([x, y, z], 2).reshape(grid.shape)).reshape(count, -1, 3)
     line, outer = neckline(face, x, z)
-    cloth = smoothstep(line + 0.015, line - 0.03, y) * 0.040 + smoothstep(outer + 0.015, outer - 0.03, y) * 0.035
+    cloth = smoothstep(line + 0.06, line - 0.06, y) * 0.035 + smoothstep(outer + 0.06, outer - 0.06, y) * 0.03
     collar = bell((y - line + 0.05) / 0.06) * (face.clothing_kind != 1)
     thick = torch.where(face.clothing_kind == 3, 0.03, 0.018) * collar
     hood = (face.clothing_kind == 4) * smoothstep(0.25, -0.35, z) * bell((y + 1.10) / 0.13) * 0.16

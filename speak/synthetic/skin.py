@@ -72,11 +72,11 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     # Shade of hollows and of the hair above the forehead.
     shade = torch.ones_like(x)
     shade = shade - 0.30 * bell((ax - 0.115) / 0.07) * bell((y - 0.03) / 0.10) * front
-    shade = shade - 0.34 * bell(x / 0.13) * bell((y - face.nose_y + 0.085) / 0.045) * front
+    shade = shade - 0.20 * bell(x / 0.11) * bell((y - face.nose_y + 0.085) / 0.040) * front
     nostril_y = face.nose_y - 0.030 + 0.02 * face.nose_wrinkle
-    nostril = bell((ax - 0.068 * (0.85 + 0.4 * face.nose_width)) / 0.036) * bell((y - nostril_y) / 0.026)
-    shade = shade - 0.78 * nostril * front
-    wing = bell((ax - 0.205 * (0.85 + 0.3 * face.nose_width)) / 0.025) * bell((y - face.nose_y - 0.01) / 0.055)
+    nostril = bell((ax - 0.060 * (0.85 + 0.4 * face.nose_width)) / 0.030) * bell((y - nostril_y) / 0.020)
+    shade = shade - 0.66 * nostril * front
+    wing = bell((ax - 0.180 * (0.85 + 0.3 * face.nose_width)) / 0.025) * bell((y - face.nose_y - 0.01) / 0.055)
     shade = shade - 0.22 * wing * front
     shade = shade - 0.26 * bell(x / 0.20) * bell((y - lips.lower_outer + 0.035) / 0.035) * front
     upper, lower = lids(face, x, ((ax - face.eye_x) / face.eye_half).clamp(-1, 1))
