@@ -88,7 +88,7 @@ def upper_teeth_edge(face: Numbers, lips: Lips) -> Tensor:
 
 def lower_teeth_edge(face: Numbers) -> Tensor:
     """Height y of the lower teeth's upper edge: it goes down with the jaw."""
-    return face.mouth_y - 0.050 - 0.92 * face.jaw
+    return face.mouth_y - 0.045 - 0.70 * face.jaw
 
 
 def lip_profile(lips: Lips, y: Tensor) -> Tensor:

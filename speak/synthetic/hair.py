@@ -25,7 +25,7 @@ _STYLES = {
     "swept": (3.15, 6.5, 9.4, 0.17, 0.07, 0.19, 0.05, 0.0, 1.2, 0.012, 1.0, 0.0, 0.05),
     "quiff": (3.00, 6.2, 9.2, 0.24, 0.050, 0.34, 0.08, 0.0, 1.2, 0.014, 0.25, 0.0, 0.0),
     "curly": (3.35, 6.3, 9.4, 0.24, 0.14, 0.22, 0.08, 0.0, 1.2, 0.050, 0.2, 0.0, 0.0),
-    "afro": (3.10, 6.3, 9.4, 0.46, 0.40, 0.34, 0.12, 0.0, 1.2, 0.040, 0.0, 0.0, 0.0),
+    "afro": (3.10, 6.3, 9.4, 0.52, 0.46, 0.36, 0.10, 0.0, 1.2, 0.040, 0.0, 0.0, 0.0),
     "fringe": (4.65, 6.8, 9.6, 0.16, 0.12, 0.14, 0.055, 0.0, 1.2, 0.012, 0.4, 0.0, 0.0),
     "bob": (3.20, 6.8, 9.6, 0.17, 0.15, 0.14, 0.04, 1.02, 1.12, 0.010, 0.6, 0.13, 0.07),
     "long": (3.10, 6.8, 9.6, 0.16, 0.13, 0.13, 0.03, 1.75, 1.14, 0.012, 0.4, -0.04, 0.08),
@@ -134,7 +134,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     back = smoothstep(0.0, -0.3, points[..., 2]) * fall
     points = points + torch.stack([torch.zeros_like(back), torch.zeros_like(back), 0.12 * back], -1)
 
-    normals = grid_normals(points).reshape(count, -1, 3)
+    normals = grid_normals(points)
+    normals = torch.cat([out[:, :1], normals[:, 1:]], 1).reshape(count, -1, 3)  # the crown is one point
     strand = (swirl * 1.0 + 0.06 * fall).reshape(count, -1)
     shade = (0.62 + 0.38 * smoothstep(0.0, 0.10, thick)) * (1 - 0.25 * fall) * (1 - 0.5 * (groove > 0) * groove / 0.08)
     shade = shade * (0.86 + 0.14 * (strand_wave + curls) / (cell("wave") * 0.45 + cell("curl")))

@@ -169,9 +169,9 @@ def _shade(
     on_skin = point[skin]
     bare, shiny = paint_skin(face, on_skin, albedo[skin], gloss[skin], pixel[owner])
     beard = mark[skin, 0].clamp(0, 1)
-    strands = torch.sin(on_skin[:, 0] * 90 + 5 * torch.sin(on_skin[:, 1] * 23)) * torch.sin(on_skin[:, 1] * 37 + 9 * on_skin[:, 0])
-    edge = ((beard - 0.30 + 0.07 * strands) * 2.2).clamp(0, 1)
-    bare = blend(bare, face.hair * (0.80 + 0.22 * strands).unsqueeze(1), edge)
+    strands = torch.sin(on_skin[:, 0] * 105 + 2.5 * torch.sin(on_skin[:, 1] * 13 + on_skin[:, 0] * 7))
+    edge = ((beard - 0.30 + 0.04 * strands) * 2.2).clamp(0, 1)
+    bare = blend(bare, face.hair * (0.82 + 0.10 * strands).unsqueeze(1), edge)
     albedo[skin], gloss[skin] = bare, shiny * (1 - 0.75 * edge)
     cloth = of(BODY)
     owner_cloth = samples.picture[cloth]

@@ -107,7 +107,7 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     skin = skin * (1 + warmth * torch.tensor([0.02, -0.004, -0.045], device=identity.device))
     values["skin"] = _linear(skin.clamp(0, 255))
     hair = ramp(_HAIR, of("hair_colour"))
-    grey = ramp(((150, 146, 144), (214, 212, 210)), of("hair_grey"))
+    grey = ramp(((140, 136, 134), (196, 194, 192)), of("hair_grey"))
     values["hair"] = _linear(torch.lerp(hair, grey, (of("hair_grey") * 1.1).clamp(0, 0.95).unsqueeze(1)))
     values["brow_colour"] = _linear(torch.lerp(hair, grey, 0.6 * of("hair_grey").unsqueeze(1)) * 0.62)
     values["iris"] = _linear(ramp(_IRIS, of("eye_colour")))

@@ -57,7 +57,7 @@ def neckline(face: Numbers, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     vee = -1.165 - front * (0.52 - 1.05 * ax).clamp(min=0.02)
     shirt = -1.10 - front * (0.34 - 0.95 * ax).clamp(min=0.0)
     turtle = -0.985 - 0.10 * front
-    hood = -1.14 - 0.20 * front + 0.10 * front * smoothstep(0.10, 0.5, ax)
+    hood = mix(torch.full_like(x, -0.93), -1.36 + 0.55 * ax.clamp(max=0.4), front)
     line = torch.where(kind == 0, crew, crew)
     for index, other in ((1, vee), (2, shirt), (3, turtle), (4, hood)):
         line = torch.where(kind == index, other, line)
@@ -98,7 +98,6 @@ def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
     normals = grid_normals(points.reshape(grid.shape)).reshape(count, -1, 3)
     # The head keeps the light from the throat; cloth keeps it from the skin beside it.
     shade = 0.40 + 0.60 * smoothstep(-0.86, -1.30, y + 0.18 * smoothstep(0.1, -0.4, z))
-    shade = shade * (1 - 0.35 * smoothstep(0.09, 0.0, (y - line).abs()) * (y > line))
     albedo = face.skin.expand(-1, x.shape[1], -1) * torch.tensor([0.97, 0.93, 0.91], device=device)
     follow = smoothstep(-1.30, -0.70, y)
     return Mesh(points, normals, albedo, shade, torch.zeros_like(points[..., :2]), follow, grid_faces(*shape), BODY)
@@ -109,7 +108,7 @@ def ears(face: Numbers, stations: Tensor) -> Mesh:  # face: [B]
     count, device = stations.shape[0], stations.device
     level = torch.full((count, 1), 6.6, device=device)
     half = skull(stations, level, torch.full_like(level, math.pi / 2))[:, :, 0]
-    ring_count, spokes = 11, 25
+    ring_count, spokes = 11, 33
     q = torch.linspace(0, 1, ring_count, device=device)[:, None]
     turn = torch.linspace(0, 2 * math.pi, spokes, device=device)[None]
     out = torch.where(q < 0.72, q / 0.72 * 0.86, torch.where(q < 0.86, 0.86 + (q - 0.72) / 0.14 * 0.14, 1.0 + 0 * q))
@@ -120,7 +119,7 @@ def ears(face: Numbers, stations: Tensor) -> Mesh:  # face: [B]
     narrow = 1 - 0.30 * smoothstep(0.1, -1.0, up)
     size = (0.82 + 0.36 * face.ear_size)[:, None, None]
     a = 0.235 * size * out * up
-    b = 0.150 * size * out * torch.cos(turn) * narrow + 0.10 * (-up).clamp(min=0) * -0.25 * out
+    b = 0.150 * size * out * torch.cos(turn) * narrow
     flare = (0.25 + 0.55 * face.ear_angle)[:, None, None]
     outward = height * size + flare * (b + 0.12) * smoothstep(1.0, 0.75, q)
     y = -0.09 + a
@@ -207,6 +206,7 @@ def paint_body(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     x, y, z = point.unbind(1)
     line, outer = neckline(face, x, z)
     clothed = cover_band(line - y, pixel)
+    albedo = albedo * (1 - 0.30 * smoothstep(0.08, 0.0, y - line)).unsqueeze(1)
     kind = face.clothing_kind
     cloth = torch.where((kind == 5).unsqueeze(1), face.cloth_under, face.cloth)
     rib = (line - y)
