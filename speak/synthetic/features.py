@@ -83,7 +83,7 @@ def upper_teeth_edge(face: Numbers, lips: Lips) -> Tensor:
     """Height y of the upper teeth's lower edge: it belongs to the skull, so it stays while the jaw drops; it is drawn
     along the bow of the upper lip."""
     smile = 0.5 * (face.smile_left + face.smile_right).clamp(min=0)
-    return lips.line - 0.045 - 0.35 * smile - 0.35 * face.lip_lift + 0.6 * face.gap_up
+    return lips.line - 0.045 - 0.35 * smile - 0.35 * face.lip_lift + 0.9 * face.gap_up
 
 
 def lower_teeth_edge(face: Numbers) -> Tensor:

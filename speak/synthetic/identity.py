@@ -63,7 +63,7 @@ def sample_identity(count: int, generator: torch.Generator) -> Tensor:
     lean = (man * 2 - 1) * (0.4 + 0.6 * uniform())  # -1 .. 1
     old = uniform() ** 1.6
     number["age"] = old
-    tone = uniform()
+    tone = uniform() ** 1.35
     number["skin_tone"] = tone
     number["hair_colour"] = (uniform() ** 0.9 * (1.0 - 0.75 * (tone * 1.4).clamp(max=1.0))).clamp(0, 1)
     number["eye_colour"] = (uniform() ** (0.6 + 2.5 * tone)) * (1 - 0.5 * tone * (uniform() < 0.85).float())

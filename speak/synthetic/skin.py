@@ -31,7 +31,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
 
     # Beard: from the sideburns along the jaw, round the mouth; moustache above it.
     lips = Lips(face, x)
-    rest_y = y + face.jaw * smoothstep(face.mouth_y + 0.10, face.mouth_y - 0.16, y)
+    rest_y = bare.reshape(count, -1, 3)[..., 1]
     cheek_line = face.mouth_y + 0.06 + 0.46 * ((ax - 0.25) / 0.5).clamp(0, 1) ** 1.6 + 0.42 * smoothstep(0.42, 0.0, z)
     jaw_area = smoothstep(cheek_line + 0.05, cheek_line - 0.06, rest_y) * smoothstep(-0.30, 0.0, z)
     outside = torch.maximum(y - lips.upper_outer, lips.lower_outer - y)
