@@ -18,7 +18,8 @@ from speak.synthetic.features import mouth_opening
 from speak.synthetic.hair import hair
 from speak.synthetic.identity import decode_identity
 from speak.synthetic.landmarks import landmark_points
-from speak.synthetic.paint import blend, paint_beard, paint_eyes, paint_mouth, paint_skin
+from speak.synthetic.openings import paint_eyes, paint_mouth
+from speak.synthetic.paint import blend, paint_beard, paint_skin
 from speak.synthetic.parts import BODY, EAR, HAIR, SKIN, Mesh, body, ears, glasses, paint_body
 from speak.synthetic.raster import Samples, rasterise
 from speak.synthetic.scene import Scene, background_colour
@@ -152,7 +153,9 @@ def _shade(
     """Developed colour [N, 3] in [0, 1] of every sample."""
     corner = faces[samples.face] + (samples.picture * attributes.shape[1]).unsqueeze(1)
     table = attributes.reshape(-1, attributes.shape[2])
-    mixed = sum(table.index_select(0, corner[:, k]) * samples.weights[:, k : k + 1] for k in range(3))
+    mixed = table.index_select(0, corner[:, 0]) * samples.weights[:, :1]
+    for k in (1, 2):
+        mixed.addcmul_(table.index_select(0, corner[:, k]), samples.weights[:, k : k + 1])
     point, normal, albedo = mixed[:, :3], mixed[:, 3:6], mixed[:, 6:9].clamp(min=0)
     shade, mark = mixed[:, 9].clamp(0, 1), mixed[:, 10:]
     normal = torch.nn.functional.normalize(normal, dim=1, eps=1e-6)
@@ -165,10 +168,11 @@ def _shade(
 
     skin = of(SKIN)
     owner = samples.picture[skin]
-    face = plain.at(owner)
     on_skin = point[skin]
-    bare, shiny = paint_skin(face, on_skin, albedo[skin], gloss[skin], pixel[owner])
-    bare, shiny = paint_beard(face, on_skin, bare, shiny, mark[skin, 0])
+    bare, shiny = paint_skin(plain, owner, on_skin, albedo[skin], gloss[skin], pixel[owner])
+    hairy = (mark[skin, 0] > 0.05).nonzero().squeeze(1)
+    bare[hairy], shiny[hairy] = paint_beard(plain.at(owner[hairy]), on_skin[hairy], bare[hairy], shiny[hairy],
+                                            mark[skin[hairy], 0])
     albedo[skin], gloss[skin] = bare, shiny
     cloth = of(BODY)
     owner_cloth = samples.picture[cloth]

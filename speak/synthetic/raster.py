@@ -9,6 +9,7 @@ from torch import Tensor
 
 _TILT = 0.25  # samples of odd rows and columns are shifted by this: near-upright edges get four steps instead of two
 _FAR = 1 << 62
+_PART = 26  # a sample's key: depth above bit 32, its surface above this bit, its triangle below
 _DEEPEST = 8.0  # depths lie within plus and minus this
 _LEVELS = 1 << 20  # steps of depth a unit
 
@@ -110,27 +111,24 @@ def rasterise(
     first, second, deep = (torch.addcmul(torch.addcmul(table[:, k + 2], table[:, k], column), table[:, k + 1], odd)
                            for k in (0, 3, 6))
     inside = torch.minimum(torch.minimum(first, second), 1 - first - second) >= -1e-4
-    key = (deep.clamp(0, 2 * _DEEPEST * _LEVELS).long() << 32) + lines.index_select(0, spans)
+    name = torch.arange(chosen.numel(), device=device) + (parts.index_select(0, face) << _PART)
+    key = (deep.clamp(0, 2 * _DEEPEST * _LEVELS).long() << 32) + name.index_select(0, lines).index_select(0, spans)
     place = (base + quarter).index_select(0, spans) + half.long() + odd.long() * (batch * size * size)
     buffer = torch.full((4 * batch * size * size,), _FAR, dtype=torch.int64, device=device)
     buffer.scatter_reduce_(0, place, torch.where(inside, key, _FAR), "amin")
-    return _resolve(buffer.reshape(4, -1), size, picture, face, parts, planes,
-                    torch.stack([origin_x, origin_y], 1), step * _LEVELS)
+    return _resolve(buffer.reshape(4, -1), size, picture, face, planes, torch.stack([origin_x, origin_y], 1),
+                    int(step * _LEVELS) << 32)
 
 
-def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, parts: Tensor, planes: Tensor, origin: Tensor,
-             step: float) -> Samples:
+def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, planes: Tensor, origin: Tensor,
+             step: int) -> Samples:
     """Splits pixels into whole ones and edges, and finds each sample's place in its triangle."""
     nearest = torch.minimum(torch.minimum(buffer[0], buffer[1]), torch.minimum(buffer[2], buffer[3]))
     some = (nearest < _FAR).nonzero().squeeze(1)
     cells = buffer.index_select(1, some)  # [4, P]
-    triangle = torch.where(cells < _FAR, cells & 0xFFFFFFFF, 0)
-    kind = parts.index_select(0, face).index_select(0, triangle.reshape(-1)).reshape(4, -1)
-    deep = cells >> 32  # the background is far
-    flat = torch.ones_like(some, dtype=torch.bool)
-    for k in (1, 2, 3):
-        flat &= (kind[k] == kind[0]) & ((deep[k] - deep[0]).abs() < step)
-    flat &= cells[0] < _FAR
+    flat = cells[0] < _FAR
+    for k in (1, 2, 3):  # the background is so far that it is never near
+        flat &= ((cells[k] ^ cells[0]) & (63 << _PART) == 0) & ((cells[k] - cells[0]).abs() < step)
     whole, mixed = flat.nonzero().squeeze(1), (~flat).nonzero().squeeze(1)
 
     count = whole.numel()
@@ -139,7 +137,8 @@ def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, parts: Te
     drawn = covered.reshape(-1).nonzero().squeeze(1)
     total = count + drawn.numel()
     edge_sample = torch.where(covered, covered.reshape(-1).cumsum(0).reshape(-1, 4) - 1 + count, total)
-    member = torch.cat([triangle[0].index_select(0, whole), (edges.reshape(-1).index_select(0, drawn) & 0xFFFFFFFF)])
+    member = torch.cat([cells[0].index_select(0, whole), edges.reshape(-1).index_select(0, drawn)])
+    member = member & ((1 << _PART) - 1)
 
     whole_pixel, edge_pixel = some.index_select(0, whole), some.index_select(0, mixed)
     pixel = torch.cat([whole_pixel, edge_pixel.index_select(0, torch.div(drawn, 4, rounding_mode="floor"))])
