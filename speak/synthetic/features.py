@@ -96,6 +96,6 @@ def lip_profile(lips: Lips, y: Tensor) -> Tensor:
     upper = ((y - lips.upper_inner) / (lips.upper_outer - lips.upper_inner)).clamp(0, 1)
     lower = ((lips.lower_inner - y) / (lips.lower_inner - lips.lower_outer)).clamp(0, 1)
     inside = (lips.u.abs() < 1).to(y.dtype)
-    upper = (1 - upper) ** 2 * (1 + 2 * upper) * (1 - (1 - upper) ** 6)
+    upper = 3.4 * upper * (1 - upper)
     lower = (1 - lower) ** 2 * (1 + 2 * lower) * (1 - (1 - lower) ** 5) * 1.25
     return torch.maximum(upper, lower) * inside

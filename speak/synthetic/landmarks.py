@@ -75,7 +75,7 @@ def _depth_at(points: Tensor, x: Tensor, y: Tensor) -> Tensor:
     upper = [*range(0, 10), *range(19, 31)]  # brows and eyes, then nose and mouth: each with its part of the mesh
     lower = [index for index in range(x.shape[1]) if index not in upper]
     z = torch.empty_like(x)
-    for which, low, high in ((upper, 3.6, 7.2), (lower, 5.2, 12.3)):
+    for which, low, high in ((upper, 3.6, 7.2), (lower, 6.0, 12.0)):
         z[:, which] = _nearby_depth(points, x[:, which], y[:, which], low, high)
     return z
 

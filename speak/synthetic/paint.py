@@ -149,10 +149,11 @@ def _paint_lips(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pix
     middle = torch.where(y > lips.line, lips.upper_inner, lips.lower_inner)
     deep = bell((y - middle) / 0.016)
     tone = face.lip_skin * (1 - 0.28 * deep.unsqueeze(1))
-    tone = tone * (1 + 0.15 * (y < lips.line).to(y.dtype) - 0.10 * (y > lips.line).to(y.dtype)).unsqueeze(1)
+    above = (y > lips.line).to(y.dtype)
+    tone = tone * (1.15 - 0.42 * above).unsqueeze(1)
     strength = 0.78 + 0.22 * face.makeup
     albedo = blend(albedo, tone, within * strength)
-    gloss = gloss + within * (0.5 + 0.9 * face.makeup) * (1 - deep)
+    gloss = gloss * (1 - 0.8 * within * above) + within * (0.5 + 0.9 * face.makeup) * (1 - deep) * (1 - above)
     seam = cover(0.006 - (y - middle).abs(), pixel) * smoothstep(1.04, 0.92, lips.u.abs()) * front
     albedo = blend(albedo, face.lip_skin * 0.22, 0.8 * seam)
     corner = bell((lips.u.abs() - 1.02) / 0.07) * bell((y - lips.line) / 0.020) * front

@@ -83,11 +83,11 @@ def rasterise(
     table = torch.stack([
         ax, ay, ac, bx, by, bc, ax * z0 + bx * z1, ay * z0 + by * z1, ac * z0 + bc * z1 + z2,
         first_x - origin_x, own(last_x) - origin_x, first_y - origin_y,
-    ], 1)  # fmt: skip
+    ])  # fmt: skip
 
     # Every row of every triangle: the columns that may lie inside, from its three edges.
     lines, start = _expand((own(last_y) - first_y + 1).long())
-    ax, ay, ac, bx, by, bc, zx, zy, zc, low, top, row = table.index_select(0, lines).unbind(1)
+    ax, ay, ac, bx, by, bc, zx, zy, zc, low, top, row = table.index_select(1, lines).unbind(0)
     row = row + (torch.arange(lines.numel(), device=device) - start.index_select(0, lines)).to(row.dtype)
     odd = torch.remainder(row, 2)
     y, x = row + 0.5, 0.5 + 2 * _TILT * odd - _TILT  # the row's height and where its column 0 lies
@@ -104,11 +104,11 @@ def rasterise(
     # Every sample: is it inside, and how deep? Odd columns are shifted down by twice the tilt.
     spans, start = _expand(counts)
     table = torch.stack([ax, 2 * _TILT * ay, ac - _TILT * ay, bx, 2 * _TILT * by, bc - _TILT * by, zx, 2 * _TILT * zy,
-                         zc - _TILT * zy, low - start.to(low.dtype)], 1).index_select(0, spans)
-    column = torch.arange(spans.numel(), device=device, dtype=low.dtype) + table[:, 9]
+                         zc - _TILT * zy, low - start.to(low.dtype)]).index_select(1, spans)
+    column = torch.arange(spans.numel(), device=device, dtype=low.dtype) + table[9]
     half = (column / 2).floor()
     odd = column - 2 * half
-    first, second, deep = (torch.addcmul(torch.addcmul(table[:, k + 2], table[:, k], column), table[:, k + 1], odd)
+    first, second, deep = (torch.addcmul(table[k + 2], table[k], column).addcmul_(table[k + 1], odd)
                            for k in (0, 3, 6))
     inside = torch.minimum(torch.minimum(first, second), 1 - first - second) >= -1e-4
     name = torch.arange(chosen.numel(), device=device) + (parts.index_select(0, face) << _PART)

@@ -41,7 +41,8 @@ def light_surface(
     ambient = sky.unsqueeze(1) * torch.tensor([0.92, 0.97, 1.08], device=device) + bounce.unsqueeze(1) * torch.tensor(
         [1.10, 0.92, 0.82], device=device)
     deep = shade.unsqueeze(1)
-    warm = deep ** torch.tensor([0.80, 1.05, 1.10], device=device)
+    bend = torch.tensor([0.25, -0.05, -0.10], device=device)  # hollows go red before they go dark
+    warm = deep * (1 + bend - bend * deep)
     lit = albedo * (0.84 * diffuse * colour * (0.35 + 0.65 * warm) + ambient * warm)
 
     half = torch.nn.functional.normalize(light + torch.tensor([0.0, 0.0, 1.0], device=device), dim=1)
