@@ -60,7 +60,7 @@ class Lips:
         arch = 1 - u * u
         side = smoothstep(-0.35, 0.35, u)
         corner = mix(face.smile_left, face.smile_right, side)
-        line = face.mouth_y + face.lip_lift * arch + (corner + 0.010) * (u.abs().pow(1.6) - 0.30) + 0.004 * bell(u / 0.25)
+        line = face.mouth_y + face.lip_lift * arch + (corner + 0.015) * (u.abs().pow(1.6) - 0.30) + 0.004 * bell(u / 0.25)
         open_arch = mix(arch.pow(0.85), arch.pow(0.45), face.square.clamp(0, 1))
         open_arch = mix(open_arch, arch.pow(0.55), face.rounded)
         sag = 1 + 0.5 * (face.smile_left * 8).clamp(0, 1) * arch

@@ -53,6 +53,8 @@ def style_numbers(face: Numbers) -> dict[str, Tensor]:  # face: [B]
     style["wave"] = 0.012 + 0.035 * face.hair_wave
     style["sweep"] = style["sweep"] * torch.where(face.hair_side > 0.5, 1.0, -1.0) * (0.5 + (face.hair_side * 2 % 1))
     style["part"] = style["part"] * torch.where(face.hair_side * 2 % 1 > 0.25, 1.0, 0.0)
+    style["curtain"] = (style["part"] > 0.055).to(face.age.dtype) * (0.55 + 0.45 * face.hair_volume)
+    style["part_at"] = 0.38 * style["sweep"].sign() * (face.hair_side * 2 % 1)
     style["part_x"] = 0.22 * style["sweep"].sign() * (face.hair_side * 2 % 1)
     return {name: value.unsqueeze(1) for name, value in style.items()}
 
@@ -64,7 +66,10 @@ def hairline(style: dict[str, Tensor], angle: Tensor) -> Tensor:  # angle: [1 or
     front = style["line"] - style["recess"] * bell((a - 0.72) / 0.28) + 0.12 * style["recess"] * bell(a / 0.25)
     front = front + style["spike"] * (0.6 * torch.sin(15 * angle) + 0.4 * torch.sin(26 * angle + 1))
     front = front + 0.30 * lean * (style["end"] > 0.045) * (style["line"] > 4.0)
-    s = mix(front, style["side"], smoothstep(0.80, 1.22, a))
+    front = front + 0.16 * lean * (style["line"] < 4.0) * smoothstep(1.1, 0.6, a)
+    apart = smoothstep(0.04, 0.85, (angle - style["part_at"]).abs())
+    front = front + style["curtain"] * (2.3 * apart - 0.25)
+    s = mix(front, torch.maximum(style["side"], front), smoothstep(0.80, 1.22, a))
     s = mix(s, style["side"] - 0.9, smoothstep(1.42, 1.62, a))
     return mix(s, style["nape"], smoothstep(1.75, 2.35, a))
 

@@ -26,6 +26,7 @@ HAIR_STYLES = (
     "bald", "cropped", "short", "swept", "quiff", "curly", "afro", "fringe", "bob", "long", "long_fringe", "bun",
     "tied_back", "wavy",
 )  # fmt: skip
+HANGING_STYLES = ("bob", "long", "long_fringe", "wavy")
 CLOTHING_STYLES = ("crew", "vneck", "shirt", "turtleneck", "hoodie", "jacket")
 
 _SKIN = ((253, 220, 198), (246, 204, 174), (236, 186, 150), (220, 166, 126), (188, 130, 92), (148, 96, 66),
@@ -124,6 +125,8 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["cloth_under"] = _linear(other * 0.3 + 165)
 
     values["hair_kind"] = choice(of("hair_style"), len(HAIR_STYLES))
+    hanging = torch.tensor([name in HANGING_STYLES for name in HAIR_STYLES], device=identity.device)
+    values["hair_hangs"] = hanging[values["hair_kind"]].to(identity.dtype)
     values["clothing_kind"] = choice(of("clothing"), len(CLOTHING_STYLES))
     values["eye_x"] = of("eye_spacing", 0.312, 0.360)
     values["eye_half"] = of("eye_size", 0.178, 0.232)

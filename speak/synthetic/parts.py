@@ -120,8 +120,10 @@ def ears(face: Numbers, stations: Tensor) -> Mesh:  # face: [B]
     size = (0.82 + 0.36 * face.ear_size)[:, None, None]
     a = 0.235 * size * out * up
     b = 0.150 * size * out * torch.cos(turn) * narrow
+    flat = torch.where(face.hair_hangs > 0, 0.25, 1.0)[:, None, None]  # long hair presses them to the head
     flare = (0.25 + 0.55 * face.ear_angle)[:, None, None]
     outward = height * size + flare * (b + 0.12) * smoothstep(1.0, 0.75, q)
+    outward = outward * flat
     y = -0.09 + a
     z = -0.10 - b
     mirrored = []

@@ -38,7 +38,7 @@ def light_surface(
     up = normal[:, 1]
     sky = 0.28 + 0.10 * up + 0.05 * normal[:, 2]
     bounce = (0.12 - 0.12 * up).clamp(min=0)
-    ambient = sky.unsqueeze(1) * torch.tensor([0.92, 0.97, 1.08], device=device) + bounce.unsqueeze(1) * torch.tensor(
+    ambient = sky.unsqueeze(1) * torch.tensor([0.98, 0.98, 1.03], device=device) + bounce.unsqueeze(1) * torch.tensor(
         [1.10, 0.92, 0.82], device=device)
     deep = shade.unsqueeze(1)
     bend = torch.tensor([0.25, -0.05, -0.10], device=device)  # hollows go red before they go dark

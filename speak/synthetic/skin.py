@@ -44,7 +44,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     arc = face.nose_y - 0.050 - 0.55 * (ax - 0.05).clamp(min=0)
     under_nose = smoothstep(arc + 0.012, arc - 0.030, y)
     lip_area = under_nose * smoothstep(face.mouth_half * 1.25, face.mouth_half * 1.0, ax) * philtrum
-    lip_area = lip_area * smoothstep(face.mouth_y - 0.10, face.mouth_y - 0.04, y) * front
+    lip_area = lip_area * smoothstep(lips.line - 0.045, lips.line - 0.005, y) * front
     short = face.beard_full
     beard = (jaw_area * (short > 0)).clamp(0, 1)
     tache = lip_area * torch.maximum(face.moustache_full, (short > 0).to(x.dtype))

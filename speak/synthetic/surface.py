@@ -148,7 +148,7 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
     ends = smoothstep(tip - 0.10, tip + 0.02, y)
     z = z + front * bridge * ends * bell(x / ((0.060 + 0.028 * along) * wide))
     tip_y = tip + 0.035 + 0.03 * (face.nose_tip - 0.5)
-    reach = (((x / (0.112 * wide)) ** 2 + ((y - tip_y) / 0.108) ** 2)).clamp(max=4)
+    reach = ((x / (0.112 * wide)) ** 2 + ((y - tip_y) / 0.108) ** 2).clamp(max=4)
     ball = torch.exp(-reach.pow(1.35))
     z = z + front * (0.120 + 0.05 * face.nose_tip) * ball
     lift = 0.022 * face.nose_wrinkle
