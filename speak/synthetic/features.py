@@ -52,7 +52,7 @@ def brow(face: Numbers, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Lips:
-    """The four edges of the lips at x: y of the upper lip's outer and inner edge, of the lower lip's inner and outer."""
+    """The four edges of the lips at x, as heights y: upper_outer, upper_inner, lower_inner, lower_outer."""
 
     def __init__(self, face: Numbers, x: Tensor) -> None:
         self.u = (x - face.mouth_x) / face.mouth_half
@@ -60,7 +60,8 @@ class Lips:
         arch = 1 - u * u
         side = smoothstep(-0.35, 0.35, u)
         corner = mix(face.smile_left, face.smile_right, side)
-        line = face.mouth_y + face.lip_lift * arch + (corner + 0.015) * (u.abs().pow(1.6) - 0.30) + 0.004 * bell(u / 0.25)
+        line = face.mouth_y + face.lip_lift * arch + 0.004 * bell(u / 0.25)
+        line = line + (corner + 0.022) * (u.abs().pow(1.6) - 0.30)
         open_arch = mix(arch.pow(0.85), arch.pow(0.45), face.square.clamp(0, 1))
         open_arch = mix(open_arch, arch.pow(0.55), face.rounded)
         sag = 1 + 0.5 * (face.smile_left * 8).clamp(0, 1) * arch

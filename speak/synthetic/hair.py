@@ -81,7 +81,6 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     k = torch.linspace(-1, 1, HAIR_COLUMNS, device=device)
     angle = math.pi * (0.80 * k + 0.20 * k**3)
     v = torch.linspace(0, 1, HAIR_ROWS, device=device)
-    v = torch.where(v < 0.5, v, v)
     wide_angle = angle[None]
     end = hairline(style, wide_angle)  # [B, C]
     hang = smoothstep(style["open"] - 0.16, style["open"] + 0.16, wide_angle.abs()) * (style["length"] > 0)
@@ -123,7 +122,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     swirl = turns + cell("sweep") * 0.5 * s / 3
     strand_wave = cell("wave") * torch.sin(11 * swirl + 2.5 * torch.sin(3 * turns)) * 0.45
     strand_wave = strand_wave * smoothstep(0.04, 0.12, thick) * smoothstep(0.05, 0.4, along)
-    curls = torch.sin(16 * turns + 3.1 * torch.sin(s * 1.9)) * torch.sin(3.6 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
+    curls = torch.sin(16 * turns + 3.1 * torch.sin(s * 1.9))
+    curls = curls * torch.sin(3.6 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
     curls = curls * smoothstep(0.02, 0.1, thick) * cell("curl")
     points = base + out * (thick + strand_wave + curls).unsqueeze(-1)
 
@@ -151,8 +151,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     flat_points = points.reshape(count, -1, 3)
     shell = Mesh(flat_points, normals, albedo, shade.reshape(count, -1), mark, follow, faces, HAIR)
     hanging = (style["length"] > 0).unsqueeze(2)
-    inside = Mesh(torch.where(hanging, flat_points, torch.zeros_like(flat_points)), -normals, albedo * 0.5, shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]],
-                  HAIR_INSIDE)
+    inside = Mesh(torch.where(hanging, flat_points, torch.zeros_like(flat_points)), -normals, albedo * 0.5,
+                  shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]], HAIR_INSIDE)
     return [shell, inside, _bun(face)]
 
 

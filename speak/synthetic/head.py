@@ -118,7 +118,8 @@ def render(
              for start in range(0, identity.shape[0], at_once)]  # fmt: skip
     if len(parts) == 1:
         return parts[0]
-    return Rendered(*(torch.cat([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Rendered)))
+    names = [field.name for field in dataclasses.fields(Rendered)]
+    return Rendered(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def _render(

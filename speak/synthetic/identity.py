@@ -1,4 +1,4 @@
-"""Who a rendered person is: some fifty numbers in [0, 1], how people are drawn, and what the numbers mean in head units.
+"""Who a rendered person is: some fifty numbers in [0, 1], how people are drawn, what the numbers mean.
 
 The unit of length is about half the height of a head without hair; y is up, z points out of the face.
 """

@@ -17,7 +17,7 @@ from speak.synthetic.surface import eyeball_radius, eyeball_z
 def paint_eyes(
     face: Numbers, point: Tensor, view: Tensor, light: Tensor, pixel: Tensor
 ) -> tuple[Tensor, Tensor]:  # view, light: [N, 3] unit, in the head's frame
-    """Colour [N, 3] and cover [N] of the eyeball seen through the lids: white, iris, pupil, highlights, lid's shadow."""
+    """Colour [N, 3] and cover [N] of the eyeball between the lids: white, iris, pupil, highlights, lid's shadow."""
     x, y, z = point.unbind(1)
     u = eye_place(face, x)
     upper, lower = lids(face, x, u.clamp(-1, 1))

@@ -38,7 +38,8 @@ def paint_skin(
             where = where[faces.freckles.index_select(0, owner.index_select(0, where)) > 0.80]
         face = faces.at(owner.index_select(0, where))
         at, width = point.index_select(0, where), pixel.index_select(0, where)
-        albedo[where], gloss[where] = paint(face, at, albedo.index_select(0, where), gloss.index_select(0, where), width)
+        under = albedo.index_select(0, where), gloss.index_select(0, where)
+        albedo[where], gloss[where] = paint(face, at, *under, width)
     return albedo, gloss
 
 
@@ -64,7 +65,8 @@ def _paint_lines(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pi
     u = eye_place(face, x)
     upper, lower = lids(face, x, u.clamp(-1, 1))
     foot = torch.remainder((y - 0.01) / 0.05 - 0.7 * (u - 1.1) * (y > 0).to(y.dtype), 1)
-    crow = bell((foot - 0.5) / 0.14) * smoothstep(1.12, 1.25, u) * smoothstep(1.75, 1.35, u) * smoothstep(0.10, 0.04, y.abs())
+    crow = bell((foot - 0.5) / 0.14) * smoothstep(1.12, 1.25, u) * smoothstep(1.75, 1.35, u)
+    crow = crow * smoothstep(0.10, 0.04, y.abs())
     lines = lines + crow * (0.4 * face.wrinkle + 0.25 * face.cheek).clamp(0, 0.5)
     bag = bell((y - lower + 0.055 + 0.02 * u * u) / 0.012) * smoothstep(1.0, 0.5, u.abs())
     lines = lines + bag * (0.35 * face.wrinkle + 0.30 * face.squint_bag)

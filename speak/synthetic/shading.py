@@ -60,7 +60,7 @@ def light_surface(
 
 def _light_hair(lit: Tensor, normal: Tensor, albedo: Tensor, shade: Tensor, strand: Tensor, half: Tensor,
                 facing: Tensor, colour: Tensor) -> Tensor:
-    """Adds hair's own light after Kajiya and Kay (1989): a band of light across strands that run down from the crown."""
+    """Adds hair's own light after Kajiya and Kay (1989): a band across strands that run down from the crown."""
     down = torch.tensor([0.0, 1.0, 0.0], device=normal.device) - normal * normal[:, 1:2]
     tangent = torch.nn.functional.normalize(down + 0.05, dim=1)
     fine = torch.sin(strand * 43 + 2 * torch.sin(strand * 17)) + 0.6 * torch.sin(strand * 97 + 1.3)

@@ -53,7 +53,8 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
 
     normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
     chin = smoothstep(face.mouth_y - 0.15, face.mouth_y - 0.35, rest_y)
-    depth = beard * off_lips * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * off_lips * 0.035
+    depth = beard * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * 0.035
+    depth = depth * off_lips
     points = points + normals * depth.unsqueeze(2)
     normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
 
@@ -93,7 +94,8 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     shade = shade - cast.expand(shape[:3]).reshape(count, -1)
     scalp = hairy * smoothstep(-0.15, -0.55, to_hair)
     buzz = (plain.hair_kind == 0).to(x.dtype)[:, None, None] * 0.10 * smoothstep(3.4, 2.9, rows)
-    albedo = mix(albedo, face.hair, torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[:3]).reshape(count, -1, 1))
+    covered = torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[:3]).reshape(count, -1, 1)
+    albedo = mix(albedo, face.hair, covered)
     ones = torch.ones(x.shape[1], device=x.device)
     return Mesh(points, normals, albedo, shade.clamp(0.10, 1), torch.stack([cover, stubble], 2), ones,
                 _faces().to(x.device), SKIN)

@@ -124,7 +124,8 @@ def test_a_blink_covers_the_eyes() -> None:
     opened, closed = show(identity, scene, size=256), show(identity, scene, eyes=shut, size=256)
     for index in range(4):
         eye = polygon(opened.landmarks[index, EYES[0]], 256, 0.0)
-        white_open, white_closed = (((seen.frames[index].amin(0) > 0.35).numpy() & eye).sum() for seen in (opened, closed))
+        white_open, white_closed = (
+            ((seen.frames[index].amin(0) > 0.35).numpy() & eye).sum() for seen in (opened, closed))
         assert white_open > 15 and white_closed <= 2
         gap = closed.landmarks[index, [41, 40], 1] - closed.landmarks[index, [37, 38], 1]
         assert gap.abs().max() < 0.6
