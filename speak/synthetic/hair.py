@@ -80,7 +80,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     style = style_numbers(face)
     k = torch.linspace(-1, 1, HAIR_COLUMNS, device=device)
     angle = math.pi * (0.80 * k + 0.20 * k**3)
-    v = torch.linspace(0, 1, HAIR_ROWS, device=device)
+    v = torch.cat([torch.linspace(0, 1, HAIR_ROWS - 1), torch.ones(1)]).to(device)
+    rim = (torch.arange(HAIR_ROWS, device=device) == HAIR_ROWS - 1)[None, :, None]  # a last row closes the edge
     wide_angle = angle[None]
     end = hairline(style, wide_angle)  # [B, C]
     hang = smoothstep(style["open"] - 0.16, style["open"] + 0.16, wide_angle.abs()) * (style["length"] > 0)
@@ -116,6 +117,7 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     edge = mix(cell("end"), torch.full_like(cell("end"), 0.0), smoothstep(0.85, 1.2, turns.abs()))
     thick = torch.where(thick > 0, edge + (thick - edge) * close, thick)
     thick = mix(thick, cell("sides") * (1 - 0.25 * ends), hang[:, None])
+    thick = torch.where(rim, mix(torch.full_like(thick, -0.06), thick, hang[:, None]), thick)
     groove = cell("part") * bell((base[..., 0] - cell("part_x")) / 0.045) * smoothstep(0.45, 0.75, base[..., 1]) * (
         base[..., 2] > -0.4)
     thick = (thick - groove).clamp(min=-0.06)
