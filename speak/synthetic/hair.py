@@ -80,7 +80,7 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     style = style_numbers(face)
     k = torch.linspace(-1, 1, HAIR_COLUMNS, device=device)
     angle = math.pi * (0.80 * k + 0.20 * k**3)
-    v = torch.cat([torch.linspace(0, 1, HAIR_ROWS - 1), torch.ones(1)]).to(device)
+    v = torch.linspace(0, 1 + 1 / (HAIR_ROWS - 2), HAIR_ROWS, device=device).clamp(max=1)
     rim = (torch.arange(HAIR_ROWS, device=device) == HAIR_ROWS - 1)[None, :, None]  # a last row closes the edge
     wide_angle = angle[None]
     end = hairline(style, wide_angle)  # [B, C]

@@ -76,7 +76,8 @@ def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
     stations[:, :, [0, 2, 5]] += 0.07 * (place > 2).to(stations.dtype)[None, :, None]
     stations[:, :, 4] *= own * torch.where(place[None] > 4, shoulder[:, None], torch.ones_like(own))
     stations = torch.cat([stations[:, :1], stations, stations[:, -1:]], 1)
-    rows = torch.cat([torch.linspace(0, 2, 8)[:-1], torch.linspace(2, 7, 34), torch.linspace(7, 10, 5)[1:]]).to(device)
+    spans = ((0, 2 - 2 / 7, 7), (2, 7, 34), (7.75, 10, 4))  # dense where collars are
+    rows = torch.cat([torch.linspace(*span, device=device) for span in spans])
     k = torch.linspace(-1, 1, 53, device=device)
     angle = math.pi * (0.75 * k + 0.25 * k**3)
     grid = ring(spline(stations, rows).unsqueeze(2), torch.cos(angle), torch.sin(angle))
@@ -211,8 +212,9 @@ def paint_body(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     albedo = albedo * (1 - 0.30 * smoothstep(0.08, 0.0, y - line)).unsqueeze(1)
     kind = face.clothing_kind
     cloth = torch.where((kind == 5).unsqueeze(1), face.cloth_under, face.cloth)
-    rib = (line - y)
-    hem = (0.45 + 0.55 * smoothstep(0.0, 0.030, rib)) * (1 - 0.35 * bell((rib - 0.065) / 0.009) * ((kind == 0) | (kind == 4)))
+    rib = line - y
+    stitch = bell((rib - 0.065) / 0.009) * ((kind == 0) | (kind == 4))
+    hem = (0.45 + 0.55 * smoothstep(0.0, 0.030, rib)) * (1 - 0.35 * stitch)
     fold = 1 - 0.30 * bell((rib - 0.16) / 0.014) * (kind == 3)
     front = (z > 0).to(x.dtype)
     collar_edge = 0.235 - 0.5 * (-1.22 - y).abs()
