@@ -217,13 +217,15 @@ def paint_body(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     hem = (0.45 + 0.55 * smoothstep(0.0, 0.030, rib)) * (1 - 0.35 * stitch)
     fold = 1 - 0.30 * bell((rib - 0.16) / 0.014) * (kind == 3)
     front = (z > 0).to(x.dtype)
-    collar_edge = 0.235 - 0.5 * (-1.22 - y).abs()
-    collar = (kind == 2) * front * bell((x.abs() - collar_edge) / 0.012) * smoothstep(-1.42, -1.40, y)
+    out = x.abs() - (y + 1.37) / 0.95  # how far outside the opening of a shirt
+    inside = torch.minimum(torch.minimum(out + 0.02, 0.17 - out), y + 1.40 - 0.55 * out)
+    flap = (kind == 2) * front * cover(inside, pixel)
+    collar = (kind == 2) * front * smoothstep(-0.035, -0.004, inside) * (1 - flap)  # the flap's shadow
     placket = (kind == 2) * front * bell((x - 0.035) / 0.008) * (y < -1.40)
     from_button = (x**2 + (torch.remainder(y, 0.17) - 0.085) ** 2).sqrt()
     button = (kind == 2) * front * smoothstep(0.026, 0.018, from_button) * (y < -1.42)
     strings = (kind == 4) * front * bell((x.abs() - 0.12) / 0.014) * (y < line - 0.05) * (y > -1.75)
-    cloth = cloth * (hem * fold * (1 - 0.45 * collar) * (1 - 0.35 * placket)).unsqueeze(1)
+    cloth = cloth * (hem * fold * (1 - 0.40 * collar + 0.10 * flap) * (1 - 0.35 * placket)).unsqueeze(1)
     cloth = mix(cloth, torch.full_like(cloth, 0.75), 0.8 * torch.maximum(button, strings).unsqueeze(1))
     albedo = mix(albedo, cloth, clothed.unsqueeze(1))
     coat = cover(outer - y, pixel) * (kind == 5)
