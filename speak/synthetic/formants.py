@@ -178,6 +178,6 @@ def _noise_shapes(tract: float) -> np.ndarray:  # [len(NOISE_NAMES), bins] compl
 
 
 def _soft(sound: np.ndarray) -> np.ndarray:
-    """Leaves what is below 0.7 alone and bends what is above, so that nothing ever clips."""
+    """Leaves what is below 0.6 alone and bends what is above towards 0.98, so that nothing ever clips."""
     loud = np.abs(sound)
-    return np.where(loud <= 0.7, sound, np.sign(sound) * (0.7 + 0.3 * np.tanh((loud - 0.7) / 0.3))).astype(np.float32)
+    return np.where(loud <= 0.6, sound, np.sign(sound) * (0.6 + 0.38 * np.tanh((loud - 0.6) / 0.38))).astype(np.float32)

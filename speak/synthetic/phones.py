@@ -44,8 +44,8 @@ class Phone:
 
 
 _VOWEL = (1.0, 1.0, 1.0, 0.6, 0.6, 0.6)
-_WEAK = (0.5, 0.25, 0.25, 0.5, 0.5, 0.5)  # made inside the mouth: the lips are free for the neighbours
-_LIPS = (0.8, 0.2, 0.25, 0.8, 0.8, 0.8)
+_WEAK = (0.5, 0.1, 0.1, 0.5, 0.5, 0.5)  # made inside the mouth: the lips are free for the neighbours
+_LIPS = (0.8, 0.12, 0.12, 0.8, 0.8, 0.8)
 _TEETH = (0.8, 0.3, 0.3, 0.8, 0.8, 0.8)
 _TONGUE = (0.8, 0.3, 0.3, 0.8, 0.8, 0.8)
 _HISS = (1.3, 0.7, 0.5, 0.6, 0.6, 0.6)
@@ -215,6 +215,7 @@ def closures(phones: TimedPhones) -> list[tuple[str, float, float]]:
 def _seal(phones: TimedPhones, times: np.ndarray, curve: np.ndarray) -> np.ndarray:
     """`curve` with lip closures, tucked lips and shown tongues reached fully, however short the phone."""
     shut = 0.5 / FRAME_RATE + 1e-6  # at least a frame wide, so that a frame always falls into it
+    total, weights = curve, np.ones((len(times), 1))
     for name, start, end in zip(phones.names, phones.starts.tolist(), phones.ends.tolist(), strict=True):
         phone = PHONES[name]
         strong = max(phone.mouth[_PRESS], phone.mouth[_TUCK], phone.mouth[_TONGUE_INDEX])
@@ -223,9 +224,10 @@ def _seal(phones: TimedPhones, times: np.ndarray, curve: np.ndarray) -> np.ndarr
         end = start + (phone.closure or 1.0) * (end - start)
         middle, half = 0.5 * (start + end), max(0.5 * (end - start) - 0.01, shut)
         away = np.clip((np.abs(times - middle) - half) / _RAMP, 0.0, 1.0)
-        weight = (0.5 + 0.5 * np.cos(np.pi * away))[:, None]  # [N, 1]: 1 inside, 0 beyond the ramp
+        share = 0.5 + 0.5 * np.cos(np.pi * away)[:, None]  # [N, 1]: 1 inside, 0 beyond the ramp
+        weight = share / (1 - share + 1e-6)  # grows without bound inside: no neighbour's ramp keeps the lips apart
         target = curve.copy()
         for channel in (0, _PRESS, _TUCK, _TONGUE_INDEX):
             target[:, channel] = phone.mouth[channel]
-        curve = curve + weight * (target - curve)
-    return curve
+        total, weights = total + weight * target, weights + weight
+    return total / weights

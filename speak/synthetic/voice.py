@@ -59,7 +59,7 @@ class Manner:
 
 MANNERS: dict[str, Manner] = {
     "angry": Manner(
-        pitch=3.0, melody=0.6, final=-3.0, loudness=7.0, accent=4.0, tempo=0.22, pauses=-0.7, open_quotient=-0.12,
+        pitch=3.0, melody=0.6, final=-3.0, loudness=6.0, accent=3.0, tempo=0.22, pauses=-0.7, open_quotient=-0.12,
         return_time=-1.2, breath=-0.01, jitter=0.010,
     ),
     "contempt": Manner(
@@ -98,7 +98,7 @@ _OPEN_VOWELS = {"aa": 1.0, "ae": 1.0, "ao": 1.0, "ay": 1.0, "aw": 1.0, "ax": -2.
 _NASAL_ZERO = {"m": 1000.0, "n": 1650.0, "ng": 3000.0}  # Hz
 # How firmly each kind of phone holds its formants against its neighbours.
 _FIRM = {"vowel": 1.0, "glide": 1.2, "nasal": 0.8, "fricative": 0.6, "stop": 0.6, "affricate": 0.6, "breath": 0.05}
-_GAIN = 0.16  # full scale of a vowel's pulse
+_GAIN = 0.10  # full scale of a vowel's pulse
 
 
 @dataclasses.dataclass(frozen=True)
