@@ -8,7 +8,9 @@ from scipy.linalg import solve_toeplitz
 from scipy.signal import lfilter
 
 from speak.config import EMOTIONS, SAMPLE_RATE
+from speak.errors import SpeakError
 from speak.synthetic.formants import HOP
+from speak.synthetic.other_voices import installed_voices, record
 from speak.synthetic.phones import PHONES, closures, frame_times, mouth_curve, mouth_opening
 from speak.synthetic.sentences import Sentence, random_sentence
 from speak.synthetic.voice import Utterance, Voice, random_voice, utter
@@ -173,3 +175,26 @@ def test_nothing_clips_whoever_speaks_however_angry() -> None:
         sound = talk(speaker, "angry", speaker)
         assert sound.dtype == np.float32 and np.isfinite(sound).all() and np.abs(sound).max() < 1
         assert abs(float(sound.mean())) < 1e-3
+
+
+@pytest.mark.skipif(not installed_voices(), reason="neither espeak-ng nor flite is installed")
+def test_installed_synthesisers_say_the_phones_they_are_given_at_the_times_they_report() -> None:
+    one_of_each = {name.partition(":")[0]: name for name in installed_voices()[::-1]}
+    for name in one_of_each.values():
+        found = dict.fromkeys(range(-4, 5), 0.0)
+        for seed in range(6):
+            words = random_sentence(np.random.default_rng(seed), 3.0)
+            spoken = record(name, words, MAN, NEUTRAL)
+            assert spoken.phones.names == words.phones
+            frames = int(spoken.phones.seconds * 30) - 6
+            opening = mouth_opening(mouth_curve(spoken.phones, frames)).numpy()
+            sound = spoken.waveform(0, spoken.samples + SAMPLE_RATE)
+            loud = [np.sqrt(np.mean(stretch(sound, t - 1 / 60, t + 1 / 60) ** 2)) for t in frame_times(0, frames)]
+            for shift in found:
+                found[shift] += float(np.corrcoef(loud[5:-5], np.roll(opening, shift)[5:-5])[0, 1])
+        assert max(found, key=found.get) == 0, (name, found)
+
+
+def test_a_voice_that_is_not_installed_is_refused_by_name() -> None:
+    with pytest.raises(SpeakError, match="espeak:martian"):
+        record("espeak:martian", random_sentence(np.random.default_rng(0), 1.0), MAN, NEUTRAL)
