@@ -38,11 +38,26 @@ class OpsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+    """How `prepare` cuts clips out of videos (shared crop rule of the first-order-model preprocessing)."""
+
+    size: int = 256  # pixels of a prepared frame's side
+    jpeg_quality: int = 95
+    grow: float = 0.1  # the face's box grows by at least this share on every side
+    longest_chunk: int = 1024  # frames; a new chunk starts there
+    shortest_chunk: int = 64  # frames; shorter chunks are dropped
+    smallest_face: int = 64  # pixels of the longer side; smaller faces are dropped
+    same_place: float = 0.25  # a new chunk starts when the IoU with the chunk's first box falls below this
+    detect_every: int = 3  # frames between two detections; boxes in between are interpolated
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration: one field a room of the project."""
 
     preset: str = "default"
     ops: OpsConfig = OpsConfig()
+    prepare: PrepareConfig = PrepareConfig()
 
 
 # Each preset is what differs from the dataclasses' defaults, by dotted key.
