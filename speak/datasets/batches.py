@@ -1,0 +1,100 @@
+"""What the training stages are fed: one dataclass of tensors a stage, the same from a prepared corpus and rendered.
+
+Frames are RGB in [-1, 1]; a field that the data cannot give is None (a corpus has no true pictures of exchanges).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+FACTORS = ("identity", "emotion", "pose")  # a factor's label in `PairBatch.factor` is its index here
+UNLABELLED = -1
+
+Kind = TypeVar("Kind")
+
+
+@dataclasses.dataclass
+class FrameLabels:
+    """What is known about frames; leading dimensions [...] are those of the frames they belong to."""
+
+    identity: Tensor  # [...] int64, a number for each person
+    emotion: Tensor  # [...] int64, index into EMOTIONS, or UNLABELLED
+    level: Tensor  # [...] int64, 1 to 3 (neutral: 1), or UNLABELLED
+    pose: Tensor | None = None  # [..., 6], POSE_NAMES
+    landmarks: Tensor | None = None  # [..., 68, 2], pixels
+    mouth_opening: Tensor | None = None  # [...], 0 shut, about 1 widest
+
+
+@dataclasses.dataclass
+class PairBatch:
+    """Stage `irfd`: S(i,m,p) and T(j,n,q), and the factor to exchange, one for each pair."""
+
+    source: Tensor  # [B, 3, H, W], S
+    target: Tensor  # [B, 3, H, W], T
+    factor: Tensor  # [B] int64, index into FACTORS
+    source_labels: FrameLabels  # [B]
+    target_labels: FrameLabels  # [B]
+    source_exchanged: Tensor | None  # [B, 3, H, W], the true picture A: S with the factor from T
+    target_exchanged: Tensor | None  # [B, 3, H, W], the true picture B: T with the factor from S
+    has_exchanged: Tensor  # [B] bool, False: this pair's A and B have no true picture (zeros stand there)
+
+
+@dataclasses.dataclass
+class WindowBatch:
+    """Stage `speak`: N frames of a clip and what drives them."""
+
+    identity_frame: Tensor  # [B, 3, H, W], another frame of the same clip
+    frames: Tensor  # [B, N, 3, H, W], the truth
+    pose_frames: Tensor  # [B, N, 3, H, W], frames with the same pose (rendered: another person, emotion and mouth)
+    emotion_frames: Tensor  # [B, M, 3, H, W], same person and emotion, from elsewhere in the clip
+    speech: Tensor  # [B, S] at 16 kHz, from `context` frames before the window to `context` frames after it
+    context: int  # frames of speech to each side: S = sample_of_frame(N + 2 * context)
+    labels: FrameLabels  # [B, N]
+    phones: Tensor | None = None  # [B, N] int64, index into PHONE_NAMES, what sounds in the middle of each frame
+
+
+@dataclasses.dataclass
+class SyncBatch:
+    """Stage `syncnet`: short windows and speech that belongs to them, or does not."""
+
+    frames: Tensor  # [B, N, 3, H, W], N at least 5
+    speech: Tensor  # [B, sample_of_frame(N)] at 16 kHz, beginning with the first frame
+    matched: Tensor  # [B] float32, y of Eq. 11: 1 the speech of these frames, 0 shifted or somebody else's
+    shift: Tensor  # [B] int64, frames by which the speech is late (positive) or early; 0 where matched or foreign
+
+
+@dataclasses.dataclass
+class JudgeBatch:
+    """Stage `judge`: single frames with everything that is true of them."""
+
+    frames: Tensor  # [B, 3, H, W]
+    labels: FrameLabels  # [B]
+
+
+@dataclasses.dataclass
+class SpeechBatch:
+    """Stage `audio`: speech with what the mouth does."""
+
+    speech: Tensor  # [B, sample_of_frame(N)] at 16 kHz
+    phones: Tensor  # [B, N] int64, index into PHONE_NAMES
+    mouth: Tensor  # [B, N, 6], MOUTH_NAMES
+    mouth_opening: Tensor  # [B, N], 0 to 1, as the phones ask for it
+
+
+def moved(batch: Kind, device: torch.device | str) -> Kind:
+    """`batch` (any of the above) with every tensor on `device`."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if dataclasses.is_dataclass(value):
+            return dataclasses.replace(
+                value, **{field.name: move(getattr(value, field.name)) for field in dataclasses.fields(value)}
+            )
+        return value
+
+    return move(batch)
