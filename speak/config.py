@@ -45,7 +45,8 @@ class PrepareConfig:
     jpeg_quality: int = 95
     grow: float = 0.1  # the face's box grows by at least this share on every side
     longest_chunk: int = 1024  # frames; a new chunk starts there
-    shortest_chunk: int = 64  # frames; shorter chunks are dropped
+    shortest_chunk: int = 64  # frames; shorter pieces of a clip that had to be divided are dropped
+    shortest_clip: int = 16  # frames; shorter clips that stay whole are dropped (CREMA-D's are often under 64)
     smallest_face: int = 64  # pixels of the longer side; smaller faces are dropped
     same_place: float = 0.25  # a new chunk starts when the IoU with the chunk's first box falls below this
     detect_every: int = 3  # frames between two detections; boxes in between are interpolated

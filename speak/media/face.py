@@ -66,6 +66,7 @@ def find_face(
     face: int | None = None,  # which one, counted from 1 from left to right
     detector: Detector | None = None,  # default: the best that is installed
     name: str = "the picture",  # for errors
+    strict: bool = True,  # False: of several faces the largest, and without one the middle of the picture
 ) -> FoundFace:
     """The crop of the face in a photograph: the user's box, else a detector's, else an already cropped picture whole.
 
@@ -83,14 +84,14 @@ def find_face(
         found = [found[face - 1]]
     largest = max((item.w * item.h for item in found), default=0.0)
     rivals = [item for item in found if item.w * item.h > largest / 2]
-    if len(rivals) > 1:
+    if len(rivals) > 1 and strict:
         places = "; ".join(f"{found.index(item) + 1} at x {item.x + item.w / 2:.0f}" for item in rivals)
         raise SpeakError(f"{name}: {len(rivals)} faces ({places}): choose with --face N")
     if not rivals:
-        if abs(width - height) > 0.02 * max(width, height):
+        if strict and abs(width - height) > 0.02 * max(width, height):
             raise SpeakError(f"{name}: no face found by {detector.name}: say where the head is with --box x,y,w,h")
         return FoundFace(whole_square(width, height), "whole picture")
-    square = crop_box(rivals[0], width, height)
+    square = crop_box(max(rivals, key=lambda item: item.w * item.h), width, height)
     if already_cropped(square, width, height):
         return FoundFace(whole_square(width, height), "whole picture")
     return FoundFace(square, detector.name)

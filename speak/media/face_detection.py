@@ -61,6 +61,7 @@ class Detector(Protocol):
     """Finds heads in a picture."""
 
     name: str
+    tracks: bool  # whether its boxes are good enough to follow a face from frame to frame
 
     def find(self, picture: np.ndarray) -> list[Face]:
         """Faces in uint8 [H, W, 3], the most confident first."""
@@ -82,6 +83,7 @@ class DlibDetector:
     """dlib's frontal face detector (histograms of gradients); from about 45 pixels and up to about 45 degrees."""
 
     name = "dlib"
+    tracks = True
 
     def __init__(self) -> None:
         try:
@@ -155,6 +157,7 @@ class BuiltInDetector:
     """
 
     name = "built-in detector"
+    tracks = False
     threshold = 1.0
 
     def find(self, picture: np.ndarray) -> list[Face]:

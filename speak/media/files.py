@@ -11,6 +11,10 @@ from pathlib import Path
 from speak.errors import SpeakError
 
 
+class DiskFullError(SpeakError):
+    """No room: what follows would fail too."""
+
+
 def check_readable(path: str | Path) -> Path:
     """`path` as a Path, if it is a file with something in it that may be read. Raises SpeakError otherwise."""
     path = Path(path)
@@ -56,7 +60,8 @@ def write_error(path: str | Path, error: OSError) -> SpeakError:
         errno.ENOTDIR: "the folder is a file",
         errno.EISDIR: "a folder of that name exists",
     }
-    return SpeakError(f"{path}: not written, {remedies.get(error.errno or 0, _reason(error))}")
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else SpeakError
+    return kind(f"{path}: not written, {remedies.get(error.errno or 0, _reason(error))}")
 
 
 @contextmanager

@@ -52,8 +52,13 @@ class ClipRecord:
     start: float = 0.0  # where in the source the clip starts, seconds
     box: tuple[int, int, int, int] | None = None  # x, y, w, h of the crop in pixels of the source
     box_from: str = ""  # how the face was found
-    chunk: int = 0  # this clip is number `chunk` of `chunks` made from one source
-    chunks: int = 1
+    chunk: int = 0  # this clip is number `chunk` of `chunks` cut from one piece of the corpus; from 1 on the name
+    chunks: int = 1  # ends in #001, ...
+
+    @property
+    def piece(self) -> str:
+        """The name of the piece of the corpus that this clip was cut from: its own, or its first neighbour's."""
+        return self.name.rpartition("#")[0] if self.chunk else self.name
 
 
 def safe_name(text: str) -> str:
@@ -132,17 +137,7 @@ class PreparedWriter:
         labels: Mapping[str, np.ndarray] | None = None,
     ) -> ClipRecord:
         """Writes the files of one clip, each whole or not at all, and leaves the index alone."""
-        base = self.folder / "clips" / record.name
-        count = write_frames(f"{base}.zip", frames, self.jpeg_quality)
-        if not count:
-            Path(f"{base}.zip").unlink(missing_ok=True)
-            raise SpeakError(f"{record.source or record.name}: gave no frame")
-        if audio is not None:
-            write_wav(f"{base}.wav", fit_audio(audio, count))
-        if labels is not None:
-            with whole_file(f"{base}.npz") as temporary, temporary.open("wb") as file:
-                np.savez(file, **labels)
-        return dataclasses.replace(record, frames=count, sound=audio is not None, labels=labels is not None)
+        return write_clip_files(self.folder, record, frames, audio, labels, self.jpeg_quality)
 
     def add(self, records: Iterable[ClipRecord]) -> None:
         """Adds lines to the index in one write. The clips' files must be whole by now."""
@@ -164,14 +159,36 @@ class PreparedWriter:
         self.records.update({record.name: record for record in records})
 
 
+def write_clip_files(
+    folder: Path,
+    record: ClipRecord,
+    frames: Iterable[np.ndarray],
+    audio: np.ndarray | None = None,
+    labels: Mapping[str, np.ndarray] | None = None,
+    jpeg_quality: int = PrepareConfig().jpeg_quality,
+) -> ClipRecord:
+    """`PreparedWriter.write_files`, for processes that have no writer. Raises SpeakError where there is no frame."""
+    base = folder / "clips" / record.name
+    count = write_frames(f"{base}.zip", frames, jpeg_quality)
+    if not count:
+        Path(f"{base}.zip").unlink(missing_ok=True)
+        raise SpeakError(f"{record.source or record.name}: gave no frame")
+    if audio is not None:
+        write_wav(f"{base}.wav", fit_audio(audio, count))
+    if labels is not None:
+        with whole_file(f"{base}.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **labels)
+    return dataclasses.replace(record, frames=count, sound=audio is not None, labels=labels is not None)
+
+
 def write_frames(path: str | Path, frames: Iterable[np.ndarray], jpeg_quality: int) -> int:
     """Writes `frames` (uint8 [H, W, 3], one size) as a stored zip of JPEG files; returns how many there were."""
     count, size = 0, None
     with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for frame in frames:
             size = size or frame.shape
-            if frame.shape != size:
-                raise SpeakError(f"{path}: frame {count} is {frame.shape[1]}x{frame.shape[0]}, the others are not")
+            if frame.shape != size or frame.dtype != np.uint8:
+                raise SpeakError(f"{path}: frame {count} is {frame.dtype} {list(frame.shape)}, uint8 {list(size)} is due")
             archive.writestr(zipfile.ZipInfo(f"{count:06d}.jpg", _EPOCH), encode_jpeg(frame, jpeg_quality))
             count += 1
     return count
@@ -239,7 +256,7 @@ class PreparedCorpus:
                     with Image.open(io.BytesIO(data)) as picture:
                         pictures.append(np.asarray(picture.convert("RGB")))
             return np.stack(pictures)
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise SpeakError(f"{path}: frames cannot be read ({error})") from None
 
     def audio(self, clip: ClipRecord, start: int, stop: int) -> np.ndarray:
@@ -284,7 +301,7 @@ class PreparedCorpus:
 
 
 def _parse_index(path: Path, content: bytes) -> list[ClipRecord]:
-    """The records of the index, in order; of two lines with one name the later holds. Half-made sources are out."""
+    """The records of the index by name; of two lines with one name the later holds. Half-made pieces are out."""
     fields = {field.name for field in dataclasses.fields(ClipRecord)}
     records: dict[str, ClipRecord] = {}
     for number, line in enumerate(content.splitlines(), 1):
@@ -301,5 +318,6 @@ def _parse_index(path: Path, content: bytes) -> list[ClipRecord]:
             raise SpeakError(f"{path}: line {number} is not of a prepared corpus at {FRAME_RATE} frames/s")
         box = tuple(record.box) if isinstance(record.box, list) else None
         records[record.name] = dataclasses.replace(record, box=box)
-    of_source = Counter((record.source, record.chunks) for record in records.values())
-    return [r for r in records.values() if r.chunks == 1 or of_source[r.source, r.chunks] >= r.chunks]
+    of_piece = Counter((record.piece, record.chunks) for record in records.values())
+    whole = [record for record in records.values() if of_piece[record.piece, record.chunks] >= record.chunks]
+    return sorted(whole, key=lambda record: record.name)
