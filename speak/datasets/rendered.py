@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from speak.config import RenderedConfig
-from speak.datasets.batches import (
+from speak.datasets.stage_batches import (
     FrameLabels,
     JudgeBatch,
     PairBatch,

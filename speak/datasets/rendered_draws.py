@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from speak.config import EMOTIONS, FRAME_RATE, RenderedConfig, sample_of_frame
-from speak.datasets.batches import FACTORS
+from speak.datasets.stage_batches import FACTORS
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.performance import (
     NEUTRAL,
