@@ -89,6 +89,26 @@ class RenderedConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ClipsConfig:
+    """Which windows and pairs the stages draw from a prepared corpus."""
+
+    # shares of IRFD pairs; what a corpus cannot give goes to the others
+    same_clip: float = 0.35  # two frames of a clip: one identity and emotion, another pose
+    same_identity: float = 0.2  # another clip of the person, with another emotion where there is one
+    same_emotion: float = 0.2  # another person with the same emotion
+    same_pose: float = 0.05  # another person in the nearest pose; needs exact poses
+    different: float = 0.2  # another person, another emotion
+    speak_frames: int = 5  # frames of a window of stage speak
+    emotion_source: str = "elsewhere"  # elsewhere: a window elsewhere in the clip; clip: spread over it; window: itself
+    emotion_frames: int = 4  # frames that show the emotion
+    audio_context: float = 2.0  # seconds of sound before and after a window
+    sync_frames: int = 5  # frames of a SyncNet window
+    sync_positive: float = 0.5  # share of matched windows
+    sync_shifted: float = 0.5  # share of the negatives that come from the same clip, shifted
+    sync_shift: int = 6  # frames; least shift of a negative
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """The whole configuration: one field a room of the project."""
 
@@ -97,6 +117,7 @@ class Config:
     prepare: PrepareConfig = PrepareConfig()
     synth: SynthConfig = SynthConfig()
     rendered: RenderedConfig = RenderedConfig()
+    clips: ClipsConfig = ClipsConfig()
 
 
 # Each preset is what differs from the dataclasses' defaults, by dotted key.

@@ -28,6 +28,7 @@ FLOORS = {
     "speak.disentanglement": 3,
     "speak.evaluate": 3,
     "speak.bench": 4,
+    "speak.bench_data": 4,
     "speak.doctor": 4,
     "speak.cli": 4,
     "speak.__main__": 4,

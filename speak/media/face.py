@@ -41,9 +41,9 @@ def crop_box(face: Box, width: int, height: int, grow: float = PrepareConfig().g
 
 
 def whole_square(width: int, height: int) -> tuple[int, int, int, int]:
-    """The largest square in the middle of a picture."""
+    """The largest square in the middle of a wide picture, at the top of a tall one, where heads are."""
     side = min(width, height)
-    return (width - side) // 2, (height - side) // 2, side, side
+    return (width - side) // 2, 0, side, side
 
 
 def already_cropped(box: Sequence[int], width: int, height: int) -> bool:
@@ -66,7 +66,7 @@ def find_face(
     face: int | None = None,  # which one, counted from 1 from left to right
     detector: Detector | None = None,  # default: the best that is installed
     name: str = "the picture",  # for errors
-    strict: bool = True,  # False: of several faces the largest, and without one the middle of the picture
+    strict: bool = True,  # False: of several faces the largest, and without one `whole_square`
 ) -> FoundFace:
     """The crop of the face in a photograph: the user's box, else a detector's, else an already cropped picture whole.
 

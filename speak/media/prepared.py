@@ -188,7 +188,7 @@ def write_frames(path: str | Path, frames: Iterable[np.ndarray], jpeg_quality: i
         for frame in frames:
             size = size or frame.shape
             if frame.shape != size or frame.dtype != np.uint8:
-                raise SpeakError(f"{path}: frame {count} is {frame.dtype} {list(frame.shape)}, uint8 {list(size)} is due")
+                raise SpeakError(f"{path}: frame {count} is {frame.dtype} {list(frame.shape)}, not {list(size)}")
             archive.writestr(zipfile.ZipInfo(f"{count:06d}.jpg", _EPOCH), encode_jpeg(frame, jpeg_quality))
             count += 1
     return count
@@ -233,6 +233,7 @@ class PreparedCorpus:
             raise SpeakError(f"{index}: the corpus is empty")
         self._cached_clips = cached_clips
         self._places: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._labels: OrderedDict[str, dict[str, np.ndarray]] = OrderedDict()
 
     def frames(self, clip: ClipRecord, indices: Iterable[int]) -> np.ndarray:
         """Frames `indices` of `clip`, uint8 [N, H, W, 3]. Raises SpeakError for a missing or damaged frame."""
@@ -270,15 +271,21 @@ class PreparedCorpus:
         return read_wav_samples(path, start, stop)
 
     def labels(self, clip: ClipRecord) -> dict[str, np.ndarray]:
-        """The exact labels of `clip` by name; empty where it has none."""
+        """The exact labels of `clip` by name; empty where it has none. The last few hundred clips' are kept."""
         if not clip.labels:
             return {}
+        if clip.name in self._labels:
+            self._labels.move_to_end(clip.name)
+            return self._labels[clip.name]
         path = check_readable(self.folder / "clips" / f"{clip.name}.npz")
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                self._labels[clip.name] = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise SpeakError(f"{path}: cannot be read ({error})") from None
+        if len(self._labels) > self._cached_clips // 16:
+            self._labels.popitem(last=False)
+        return self._labels[clip.name]
 
     def _frame_places(self, name: str, path: Path) -> np.ndarray:
         """int64 [N, 3]: offset of the local header, size and checksum of each frame."""

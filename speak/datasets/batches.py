@@ -1,0 +1,62 @@
+"""Batches for training: resumable at any step, the same for any number of workers, divided over processes.
+
+The batch of a step is the same set of samples whether one process makes it or eight: samples are numbered, and a data
+set makes sample n from its seed and n alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from speak.errors import SpeakError
+
+
+def to_model(
+    frames: Tensor,  # uint8 [..., H, W, 3]
+) -> Tensor:
+    """Frames as the models take them: float [..., 3, H, W] in [-1, 1]."""
+    return frames.movedim(-1, -3).float().div_(127.5).sub_(1.0)
+
+
+class _Steps(Sampler):
+    """The sample numbers of each step's batch for one process of `world`."""
+
+    def __init__(self, batch: int, first_step: int, rank: int, world: int) -> None:
+        self._batch, self._first, self._rank, self._world = batch, first_step, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        local = self._batch // self._world
+        for step in itertools.count(self._first):
+            first = step * self._batch + self._rank * local
+            yield list(range(first, first + local))
+
+
+def batches(
+    data: Dataset,
+    batch: int,  # samples a step, over all processes together
+    first_step: int = 0,  # to resume: the steps done so far
+    rank: int = 0,  # this process
+    world: int = 1,  # of so many
+    workers: int = 0,  # processes that read; 0: this one
+) -> Iterator[dict[str, Tensor]]:
+    """Endless batches of this process's share, from step `first_step` on. Raises SpeakError where the batch does not
+    divide, and for a damaged clip (with its name)."""
+    if batch % world:
+        raise SpeakError(f"a batch of {batch} does not divide over {world} processes")
+    loader = DataLoader(
+        data, batch_sampler=_Steps(batch, first_step, rank, world), num_workers=workers,
+        prefetch_factor=4 if workers else None, worker_init_fn=_one_thread if workers else None,
+    )  # fmt: skip
+    try:
+        yield from loader
+    except SpeakError as error:  # a worker's error comes with its traceback around it
+        raise SpeakError(str(error).strip().splitlines()[-1].removeprefix("speak.errors.SpeakError: ")) from None
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
