@@ -1,0 +1,100 @@
+"""The 68 iBUG landmarks of a rendered head, on the curves that draw its features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speak.config import LANDMARKS
+from speak.synthetic.features import Lips, brow, lids
+from speak.synthetic.parts import Mesh
+from speak.synthetic.shapes import Numbers
+from speak.synthetic.surface import HEAD_COLUMNS, head_columns, head_rows
+
+# Station and angle of the jaw line's points 0 to 8, ear to chin; 9 to 16 mirror them.
+_JAW = ((6.0, 1.36), (7.0, 1.36), (8.0, 1.34), (9.0, 1.27), (9.9, 1.14), (10.7, 0.97), (11.4, 0.72), (11.85, 0.40),
+        (12.0, 0.0))  # fmt: skip
+
+
+def landmark_points(face: Numbers, skin: Mesh, head: Tensor) -> tuple[Tensor, None, Tensor]:
+    """Points [B, 68, 3] in the head's frame (with no normals and full follow, as the camera takes them).
+
+    face: columns. skin: the head's mesh. head: [B, 3, 3] its turn, because on the far side the jaw line is the
+    outline, as annotators draw it.
+    """
+    x, y = _feature_curves(face)
+    z = _depth_at(skin.points, x, y)
+    inner = torch.stack([x, y, z], 2)
+    points = torch.cat([_jaw_line(skin.points, head), inner], 1)
+    assert points.shape[1] == LANDMARKS
+    return points, None, torch.ones(LANDMARKS, device=points.device)
+
+
+def _feature_curves(face: Numbers) -> tuple[Tensor, Tensor]:
+    """x and y, each [B, 51], of landmarks 17 to 67."""
+    device = face.age.device
+    count = face.age.shape[0]
+    xs, ys = [], []
+    along = torch.tensor([0.96, 0.50, 0.0, -0.50, -0.96], device=device)[None]
+    for side, order in ((-1.0, along), (1.0, -along)):
+        u = order.expand(count, -1)
+        x = side * (u * face.eye_half * 1.26 + face.eye_x + 0.015 - face.brow_in)
+        y, thick = brow(face, x, u)
+        xs.append(x)
+        ys.append(y + 0.25 * thick)
+    bridge = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0], device=device)[None]
+    top, tip = 0.04, face.nose_y + 0.045
+    xs.append(torch.zeros(count, 4, device=device))
+    ys.append(top + (tip - top) * bridge)
+    wide = 0.85 + 0.4 * face.nose_width
+    base = torch.tensor([-0.155, -0.075, 0.0, 0.075, 0.155], device=device)[None] * wide
+    drop = torch.tensor([-0.035, -0.055, -0.070, -0.055, -0.035], device=device)[None]
+    xs.append(base.expand(count, -1))
+    ys.append(face.nose_y + drop + 0.015 * face.nose_wrinkle)
+    for side, places in ((-1.0, (1, 0.34, -0.34, -1, -0.34, 0.34)), (1.0, (-1, -0.34, 0.34, 1, 0.34, -0.34))):
+        u = torch.tensor(places, device=device)[None].expand(count, -1)
+        x = side * (face.eye_x + u * face.eye_half)
+        upper, lower = lids(face, x, u)
+        xs.append(x)
+        ys.append(torch.cat([upper[:, :3], (upper[:, 3:4] + lower[:, 3:4]) / 2, lower[:, 4:]], 1))
+    outer = torch.tensor([-1, -0.66, -0.28, 0, 0.28, 0.66, 1, 0.62, 0.28, 0, -0.28, -0.62], device=device)[None]
+    inner = torch.tensor([-0.90, -0.36, 0, 0.36, 0.90, 0.36, 0, -0.36], device=device)[None]
+    x = face.mouth_x + torch.cat([outer, inner], 1) * face.mouth_half
+    lips = Lips(face, x)
+    up, low, mid_up, mid_low = lips.upper_outer, lips.lower_outer, lips.upper_inner, lips.lower_inner
+    ys.append(torch.cat([
+        lips.line[:, :1], up[:, 1:6], lips.line[:, 6:7], low[:, 7:12],
+        (mid_up + mid_low)[:, 12:13] / 2, mid_up[:, 13:16], (mid_up + mid_low)[:, 16:17] / 2, mid_low[:, 17:20],
+    ], 1))  # fmt: skip
+    xs.append(x)
+    return torch.cat(xs, 1), torch.cat(ys, 1)
+
+
+def _depth_at(points: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Depth of the face's surface at (x, y): a narrow weighted mean of the mesh's front vertices."""
+    rows = head_rows()
+    columns = head_columns()
+    chosen = ((rows > 3.5) & (rows < 12.6))[:, None] & (columns.abs() < 1.25)[None]
+    index = chosen.reshape(-1).nonzero().squeeze(1).to(points.device)
+    near = points.index_select(1, index)
+    away = (near[:, None, :, 0] - x[:, :, None]) ** 2 + (near[:, None, :, 1] - y[:, :, None]) ** 2
+    weight = torch.exp(-(away - away.amin(2, keepdim=True)) / (2 * 0.016**2))
+    return (weight * near[:, None, :, 2]).sum(2) / weight.sum(2)
+
+
+def _jaw_line(points: Tensor, head: Tensor) -> Tensor:
+    """[B, 17, 3]: fixed points of the jaw, which slide forward to the outline on the side turned away."""
+    rows, columns = head_rows(), head_columns()
+    grid = points.reshape(points.shape[0], rows.numel(), HEAD_COLUMNS, 3)
+    lateral = grid[..., 0] * head[:, 0, 0, None, None] + grid[..., 2] * head[:, 0, 2, None, None]
+    chosen = []
+    for side in (-1, 1):
+        for station, angle in _JAW if side < 0 else _JAW[-2::-1]:
+            row = int((rows - station).abs().argmin())
+            start = int((columns - side * angle).abs().argmin())
+            front = int((columns - side * min(angle, 0.35)).abs().argmin())
+            low, high = min(start, front), max(start, front)
+            reach = lateral[:, row, low : high + 1] * side
+            best = reach.argmax(1) if station < 11.9 else torch.full_like(reach[:, 0], start - low).long()
+            chosen.append(grid[:, row, low : high + 1][torch.arange(points.shape[0], device=points.device), best])
+    return torch.stack(chosen, 1)

@@ -1,0 +1,70 @@
+"""Light on surfaces: soft wrapped diffuse with a warm terminator, two lobes of highlight, sky and bounce, rim light."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from speak.synthetic.parts import BODY, EAR, GLASSES, HAIR, HAIR_INSIDE, SKIN
+
+# By surface: wrap of red, green, blue light past the edge of shadow; strength and sharpness of the highlight; rim.
+_MATERIAL = {
+    SKIN: (0.55, 0.34, 0.28, 0.16, 22.0, 0.30),
+    EAR: (0.75, 0.40, 0.32, 0.10, 18.0, 0.30),
+    HAIR: (0.30, 0.30, 0.30, 0.0, 10.0, 0.40),
+    HAIR_INSIDE: (0.30, 0.30, 0.30, 0.0, 10.0, 0.0),
+    BODY: (0.35, 0.32, 0.30, 0.05, 8.0, 0.22),
+    GLASSES: (0.2, 0.2, 0.2, 0.9, 60.0, 0.2),
+}
+
+
+def light_surface(
+    part: Tensor,  # [N] which surface
+    normal: Tensor,  # [N, 3] unit
+    albedo: Tensor,  # [N, 3] linear
+    shade: Tensor,  # [N] openness
+    gloss: Tensor,  # [N] strength of highlights
+    strand: Tensor,  # [N, 2] hair: across and along strands
+    light: Tensor,  # [N, 3] unit, towards the light
+    colour: Tensor,  # [N, 3] of the light
+) -> Tensor:
+    """The light that each sample sends to the viewer, [N, 3] linear."""
+    device = normal.device
+    material = torch.tensor([_MATERIAL[index] for index in range(len(_MATERIAL))], device=device)[part]
+    wrap, strength, sharp, rim = material[:, :3], material[:, 3], material[:, 4], material[:, 5]
+    facing = (normal * light).sum(1)
+    diffuse = ((facing.unsqueeze(1) + wrap) / (1 + wrap)).clamp(min=0)
+    diffuse = diffuse * diffuse.sqrt()
+    up = normal[:, 1]
+    sky = 0.30 + 0.10 * up + 0.05 * normal[:, 2]
+    bounce = (0.12 - 0.12 * up).clamp(min=0)
+    ambient = sky.unsqueeze(1) * torch.tensor([0.92, 0.97, 1.08], device=device) + bounce.unsqueeze(1) * torch.tensor(
+        [1.10, 0.92, 0.82], device=device)
+    deep = shade.unsqueeze(1)
+    warm = deep ** torch.tensor([0.80, 1.05, 1.10], device=device)
+    lit = albedo * (0.98 * diffuse * colour * (0.35 + 0.65 * warm) + ambient * warm)
+
+    half = torch.nn.functional.normalize(light + torch.tensor([0.0, 0.0, 1.0], device=device), dim=1)
+    peak = (normal * half).sum(1).clamp(min=0)
+    shine = strength * (peak ** sharp + 0.35 * peak ** (sharp * 0.28)) * gloss
+    fresnel = (1 - normal[:, 2].clamp(0, 1)) ** 3
+    shine = shine + rim * fresnel * (0.35 + 0.4 * (normal[:, 0] * -light[:, 0].sign() + 0.5 * up).clamp(min=0)) * shade
+
+    # Hair: a band of light across strands that run down from the crown.
+    hair = (part == HAIR).to(albedo.dtype)
+    down = torch.tensor([0.0, 1.0, 0.0], device=device) - normal * up.unsqueeze(1)
+    tangent = torch.nn.functional.normalize(down + 0.05, dim=1)
+    fine = torch.sin(strand[:, 0] * 43 + 2 * torch.sin(strand[:, 0] * 17)) + 0.6 * torch.sin(strand[:, 0] * 97 + 1.3)
+    slip = (tangent * half).sum(1) + 0.05 * fine - 0.06
+    band = (1 - slip * slip).clamp(min=0) ** 26
+    back = (1 - (slip + 0.22) ** 2).clamp(min=0) ** 9
+    lit = lit * (1 + hair * 0.11 * fine).unsqueeze(1)
+    glow = (0.30 * band * (facing + 0.4).clamp(0, 1) * shade * hair).unsqueeze(1) * (0.30 + albedo.sqrt())
+    glow = glow + (0.55 * back * (facing + 0.3).clamp(0, 1) * hair).unsqueeze(1) * albedo
+    return lit + (shine.unsqueeze(1) * 0.8 + glow) * colour
+
+
+def develop(light: Tensor) -> Tensor:
+    """Linear light as RGB in [0, 1]: a soft shoulder above 0.7, then gamma 2."""
+    soft = 0.70 + 0.30 * torch.tanh((light - 0.70) / 0.30)
+    return torch.where(light > 0.70, soft, light).clamp(min=0).sqrt()

@@ -1,0 +1,98 @@
+"""The head's skin as a mesh: its shape, its colour in large (blush, stubble, beard) and the shade in its hollows."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from speak.synthetic.features import Lips, lids
+from speak.synthetic.hair import hairline, style_numbers
+from speak.synthetic.parts import SKIN, Mesh
+from speak.synthetic.shapes import Numbers, bell, grid_faces, grid_normals, mix, smoothstep
+from speak.synthetic.surface import HEAD_COLUMNS, head_columns, head_grid, head_rows, raise_features
+
+
+@functools.lru_cache(maxsize=4)
+def _faces() -> Tensor:
+    return grid_faces(head_rows().numel(), HEAD_COLUMNS)
+
+
+def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face: columns, plain: [B]
+    """The head's surface with its features, beard included; mark is how much beard covers it and how much stubble."""
+    count = stations.shape[0]
+    bare = head_grid(stations)
+    shape = bare.shape
+    points = raise_features(face, bare.reshape(count, -1, 3))
+    x, y, z = points.unbind(2)
+    ax = x.abs()
+    front = smoothstep(-0.1, 0.3, z)
+
+    # Beard: from the sideburns along the jaw, round the mouth; moustache above it.
+    lips = Lips(face, x)
+    rest_y = y + face.jaw * smoothstep(face.mouth_y + 0.10, face.mouth_y - 0.16, y)
+    cheek_line = mix(face.mouth_y + 0.12, face.mouth_y + 0.42, smoothstep(0.22, 0.68, ax))
+    jaw_area = smoothstep(cheek_line + 0.04, cheek_line - 0.05, rest_y) * smoothstep(-0.30, 0.0, z)
+    outside = torch.maximum(y - lips.upper_outer, lips.lower_outer - y)
+    outside = torch.maximum(outside, (lips.u.abs() - 1) * 0.25)
+    off_lips = smoothstep(0.005, 0.035, outside)
+    under_nose = smoothstep(face.nose_y - 0.035, face.nose_y - 0.075, y)
+    mouth_side = smoothstep(0.20, 0.30, ax) * smoothstep(face.mouth_y + 0.16, face.mouth_y + 0.06, y)
+    below = smoothstep(face.mouth_y + 0.02, face.mouth_y - 0.06, rest_y)
+    jaw_area = jaw_area * torch.maximum(mouth_side, below) * off_lips
+    philtrum = 1 - 0.35 * bell(x / 0.035)
+    lip_area = under_nose * off_lips * smoothstep(face.mouth_half * 1.12, face.mouth_half * 0.95, ax) * philtrum
+    lip_area = lip_area * smoothstep(face.mouth_y - 0.03, face.mouth_y + 0.0, y) * front
+    short = face.beard_full
+    beard = (jaw_area * (short > 0)).clamp(0, 1)
+    tache = lip_area * torch.maximum(face.moustache_full, (short > 0).to(x.dtype))
+    cover = torch.maximum(beard, tache) * smoothstep(0.25, 0.55, torch.maximum(beard, tache))
+    stubble = torch.maximum(jaw_area, lip_area) * face.stubble
+
+    normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
+    chin = smoothstep(face.mouth_y - 0.15, face.mouth_y - 0.35, rest_y)
+    depth = beard * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * 0.035
+    points = points + normals * depth.unsqueeze(2)
+    normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
+
+    # Colour in large.
+    flush = bell((ax - 0.42) / 0.17) * bell((y + 0.26) / 0.14) * (0.35 + 0.55 * face.blush + 0.3 * face.makeup)
+    flush = flush + 0.40 * bell(x / 0.15) * bell((y - face.nose_y - 0.02) / 0.11)
+    flush = flush + 0.22 * bell(x / 0.22) * bell((rest_y - face.mouth_y + 0.32) / 0.12)
+    flush = (flush * front).clamp(0, 0.9).unsqueeze(2)
+    red = torch.tensor([1.00, 0.70, 0.66], device=x.device)
+    albedo = face.skin * mix(torch.ones_like(red), red, flush)
+    socket = bell((ax - face.eye_x + 0.03) / 0.21) * bell((y + 0.02) / 0.12) * front
+    dark = ((0.14 + 0.10 * face.wrinkle) * socket).unsqueeze(2)
+    albedo = albedo * (1 - dark * torch.tensor([0.7, 1.0, 0.9], device=x.device))
+    roots = face.hair * 0.6 + 0.15 * face.skin
+    albedo = mix(albedo, roots, (0.42 * stubble * (1 - cover)).unsqueeze(2))
+
+    # Shade of hollows and of the hair above the forehead.
+    shade = torch.ones_like(x)
+    shade = shade - 0.30 * bell((ax - 0.115) / 0.07) * bell((y - 0.03) / 0.10) * front
+    shade = shade - 0.34 * bell(x / 0.13) * bell((y - face.nose_y + 0.085) / 0.045) * front
+    nostril_y = face.nose_y - 0.030 + 0.02 * face.nose_wrinkle
+    nostril = bell((ax - 0.068 * (0.85 + 0.4 * face.nose_width)) / 0.036) * bell((y - nostril_y) / 0.026)
+    shade = shade - 0.78 * nostril * front
+    wing = bell((ax - 0.205 * (0.85 + 0.3 * face.nose_width)) / 0.025) * bell((y - face.nose_y - 0.01) / 0.055)
+    shade = shade - 0.22 * wing * front
+    shade = shade - 0.26 * bell(x / 0.20) * bell((y - lips.lower_outer + 0.035) / 0.035) * front
+    upper, lower = lids(face, x, ((ax - face.eye_x) / face.eye_half).clamp(-1, 1))
+    shade = shade - 0.16 * bell((ax - face.eye_x) / 0.17) * bell((y - upper - 0.045) / 0.05) * front
+    under = smoothstep(-0.80, -0.98, rest_y) * smoothstep(0.62, 0.35, z)
+    shade = shade - 0.35 * under
+    style = style_numbers(plain)
+    rows = head_rows().to(x)[None, :, None]
+    to_hair = rows - hairline(style, head_columns().to(x)[None])[:, None]
+    hairy = (plain.hair_kind > 0).to(x.dtype)[:, None, None]
+    reach = (0.35 + 1.6 * style["end"] + 0.8 * style["front"]).unsqueeze(2)
+    cast = (1 - (to_hair / reach).clamp(0, 1)) ** 2 * hairy * 0.48
+    shade = shade - cast.expand(shape[:3]).reshape(count, -1)
+    scalp = hairy * smoothstep(0.10, -0.10, to_hair)
+    buzz = (plain.hair_kind == 0).to(x.dtype)[:, None, None] * 0.10 * smoothstep(3.4, 2.9, rows)
+    albedo = mix(albedo, face.hair, torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[:3]).reshape(count, -1, 1))
+    ones = torch.ones(x.shape[1], device=x.device)
+    return Mesh(points, normals, albedo, shade.clamp(0.10, 1), torch.stack([cover, stubble], 2), ones,
+                _faces().to(x.device), SKIN)
