@@ -79,9 +79,9 @@ class RenderedConfig:
     blinks: float = 0.1  # share of single frames with closing eyes
     frames: int = 5  # N of a window of stages `syncnet` and `speak`
     emotion_frames: int = 1  # M, frames for the emotion code, from elsewhere in the clip
-    context: int = 60  # frames of speech to each side of a window of stage `speak`; a multiple of 3
+    context: int = 60  # frames of speech to each side of a window of stage `speak`
     sentence_seconds: float = 6.0  # of the sentences that windows are cut from
-    speech_frames: int = 90  # frames of a clip of stage `audio`; a multiple of 3
+    speech_frames: int = 90  # frames of a clip of stage `audio`
     matched: float = 0.5  # share of stage `syncnet`'s windows with their own speech; the rest shifted or foreign
     longest_shift: int = 15  # frames
     augmented_speech: float = 0.8  # share of stage `audio`'s and `syncnet`'s clips with noise, rooms, equalisation

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from speak.config import RenderedConfig
+from speak.datasets.rendered_draws import Draws, Pictures, Sample
 from speak.datasets.stage_batches import (
     FrameLabels,
     JudgeBatch,
@@ -24,7 +25,6 @@ from speak.datasets.stage_batches import (
     WindowBatch,
     moved,
 )
-from speak.datasets.rendered_draws import Draws, Pictures, Sample
 from speak.errors import SpeakError
 from speak.synthetic.head import render
 from speak.synthetic.phones import mouth_opening
@@ -61,7 +61,7 @@ class RenderedData:
         size: pixels of a frame's side.
         config: what is drawn.
     Raises:
-        SpeakError: a stage or split that does not exist, or settings that do not fit.
+        SpeakError: a stage or split that does not exist.
     """
 
     def __init__(
@@ -70,8 +70,6 @@ class RenderedData:
         self.config = config or RenderedConfig()
         if stage not in STAGES or split not in SPLITS:
             raise SpeakError(f"no rendered data for stage '{stage}', split '{split}': stages are {', '.join(STAGES)}")
-        if self.config.context % 3 or self.config.speech_frames % 3:
-            raise SpeakError("rendered.context and rendered.speech_frames: multiples of 3, 3 frames are 1600 samples")
         self.stage, self.size = stage, size
         self._draws = Draws(stage, (seed, SPLITS.index(split)), self.config)
 

@@ -139,7 +139,7 @@ class Draws:
         sentence = random_sentence(generator, count / FRAME_RATE + 1.0)
         utterance = utter(sentence, voice, mood.weights[0].numpy(), key)
         frames = int(utterance.phones.seconds * FRAME_RATE)
-        first = 3 * int(generator.integers(-3, max(1, (frames - count) // 3) + 1))
+        first = int(generator.integers(-9, max(3, frames - count) + 1))
         times = frame_times(first, count)
         return Sample(None, {
             "speech": self._speech(utterance, first, count, generator),
@@ -157,13 +157,12 @@ class Draws:
         matched = draw < self.config.matched
         speech, shift = performance.speech, 0
         if not matched and generator.random() < 0.75:
-            # Late speech: frame t hears what belongs to frame t - shift.
             shift = int(generator.integers(2, self.config.longest_shift + 1)) * int(generator.choice((-1, 1)))
         elif not matched:
             speech = self._perform(number, mood, (*key, 2)).speech
         pictures = _pictures(performance, number, torch.arange(first, first + count))
         return Sample(pictures, {
-            "speech": self._speech(speech, first - shift, count, generator),
+            "speech": self._speech(speech, first + shift, count, generator),
             "matched": torch.tensor(float(matched)),
             "shift": torch.tensor(shift),
         })  # fmt: skip
@@ -174,7 +173,7 @@ class Draws:
         number, other = self._two_people(generator)
         mood = self._mood(generator)
         performance = self._perform(number, mood, key)
-        first = 3 * int(generator.integers(0, max(0, performance.frames - count) // 3 + 1))
+        first = int(generator.integers(0, max(0, performance.frames - count) + 1))
         window = torch.arange(first, first + count).clamp(max=performance.frames - 1)
         elsewhere = torch.tensor([t for t in range(performance.frames) if not first <= t < first + count] or [0])
         picks = torch.from_numpy(generator.integers(0, len(elsewhere), 1 + config.emotion_frames))
@@ -228,9 +227,9 @@ class Draws:
         return perform(self.person(number), mood.emotion, mood.level, key, key, self.config.sentence_seconds)
 
     def _busy_window(self, performance: Performance, generator: np.random.Generator) -> int:
-        """First frame of a window, a multiple of 3, in which somebody speaks: silence tells nothing about time."""
+        """First frame of a window in which somebody speaks: silence tells nothing about time."""
         count = self.config.frames
-        starts = 3 * generator.integers(0, max(0, performance.frames - count) // 3 + 1, 8)
+        starts = generator.integers(0, max(0, performance.frames - count) + 1, 8)
         for first in starts.tolist():
             if (performance.phones.label_at(frame_times(first, count)) != PHONE_NAMES.index("sil")).mean() > 0.7:
                 break
