@@ -71,10 +71,10 @@ class RenderedConfig:
 
     identities: int = 200_000  # people of each split; those of val and test are others than those of train
     yaw: float = 16.0  # degrees, standard deviation of single frames' poses, cut at 40
-    pitch: float = 8.0  # degrees, cut at 20
+    pitch: float = 9.0  # degrees, cut at 30
     roll: float = 6.0  # degrees, cut at 20
-    shift: float = 0.03  # image widths, standard deviation of x and y, cut at 0.08
-    scale: float = 0.05  # standard deviation of scale about 1, cut at 0.12
+    shift: float = 0.03  # image widths, standard deviation of x and y, cut at 0.1
+    scale: float = 0.05  # standard deviation of scale about 1, cut at 0.15
     resting_mouths: float = 0.25  # share of single frames whose mouth is at rest
     blinks: float = 0.1  # share of single frames with closing eyes
     frames: int = 5  # N of a window of stages `syncnet` and `speak`
@@ -84,6 +84,7 @@ class RenderedConfig:
     speech_frames: int = 90  # frames of a clip of stage `audio`
     matched: float = 0.5  # share of stage `syncnet`'s windows with their own speech; the rest shifted or foreign
     longest_shift: int = 15  # frames
+    augmented_frames: float = 1.0  # strength of what happens to stage `judge`'s frames: light, blur, noise, occluders
     augmented_speech: float = 0.8  # share of stage `audio`'s and `syncnet`'s clips with noise, rooms, equalisation
     chunk: int = 32  # pictures rendered at once
 

@@ -26,6 +26,7 @@ from speak.datasets.stage_batches import (
     moved,
 )
 from speak.errors import SpeakError
+from speak.synthetic.augment import augment
 from speak.synthetic.head import render
 from speak.synthetic.phones import mouth_opening
 from speak.synthetic.scene import Scene
@@ -48,6 +49,7 @@ class _Shown:
     """Rendered pictures and their truth by sample: leading dimensions [B, per_sample]."""
 
     frames: Tensor
+    visible: Tensor
     labels: FrameLabels
 
 
@@ -81,6 +83,7 @@ class RenderedData:
         """Everything about the samples but their pictures; light enough for a worker process."""
         samples: list[Sample] = [self._draws.sample(int(index)) for index in indices]
         tensors = {name: torch.stack([sample.tensors[name] for sample in samples]) for name in samples[0].tensors}
+        tensors["number"] = torch.tensor([int(index) for index in indices])
         if samples[0].pictures is None:
             return Drawn(None, 0, tensors)
         pictures = Pictures.joined([sample.pictures for sample in samples if sample.pictures is not None])
@@ -126,7 +129,7 @@ class RenderedData:
             yield item if on_cpu else self.render(item, device)
 
     def _show(self, pictures: Pictures, per_sample: int, device: torch.device | str) -> _Shown:
-        frames, landmarks, openings = [], [], []
+        frames, visible, landmarks, openings = [], [], [], []
         for first in range(0, len(pictures), self.config.chunk):
             some = moved(pictures[first : first + self.config.chunk], device)
             rendered = render(
@@ -134,6 +137,7 @@ class RenderedData:
                 Scene(some.light, some.background), self.size,
             )  # fmt: skip
             frames.append(rendered.frames)
+            visible.append(rendered.visible)
             landmarks.append(rendered.landmarks)
             openings.append(rendered.mouth_opening)
 
@@ -145,30 +149,37 @@ class RenderedData:
             by_sample(truth.person), by_sample(truth.emotion), by_sample(truth.level), by_sample(truth.pose),
             by_sample(torch.cat(landmarks)), by_sample(torch.cat(openings)),
         )  # fmt: skip
-        return _Shown(by_sample(torch.cat(frames)), labels)
+        return _Shown(by_sample(torch.cat(frames)), by_sample(torch.cat(visible)), labels)
 
     def _irfd(self, shown: _Shown, tensors: dict[str, Tensor]) -> PairBatch:
         source, target, source_exchanged, target_exchanged = shown.frames.unbind(1)
         return PairBatch(
             source, target, tensors["factor"], _labels(shown.labels, 0), _labels(shown.labels, 1), source_exchanged,
-            target_exchanged, torch.ones_like(tensors["factor"], dtype=torch.bool),
+            target_exchanged, torch.ones_like(tensors["factor"], dtype=torch.bool), tensors["number"],
         )  # fmt: skip
 
     def _judge(self, shown: _Shown, tensors: dict[str, Tensor]) -> JudgeBatch:
-        return JudgeBatch(shown.frames[:, 0], _labels(shown.labels, 0))
+        strength = self.config.augmented_frames
+        frames = shown.frames[:, 0]
+        if strength:
+            frames = augment(frames, tensors["conditions"], shown.visible[:, 0], strength)
+        return JudgeBatch(frames, _labels(shown.labels, 0), tensors["number"])
 
     def _audio(self, shown: None, tensors: dict[str, Tensor]) -> SpeechBatch:
-        return SpeechBatch(tensors["speech"], tensors["phones"], tensors["mouth"], mouth_opening(tensors["mouth"]))
+        mouth = tensors["mouth"]
+        return SpeechBatch(tensors["speech"], tensors["phones"], mouth, mouth_opening(mouth), tensors["number"])
 
     def _syncnet(self, shown: _Shown, tensors: dict[str, Tensor]) -> SyncBatch:
-        return SyncBatch(shown.frames, tensors["speech"], tensors["matched"], tensors["shift"])
+        return SyncBatch(
+            shown.frames, tensors["speech"], tensors["matched"], tensors["shift"], tensors["number"]
+        )  # fmt: skip
 
     def _speak(self, shown: _Shown, tensors: dict[str, Tensor]) -> WindowBatch:
         count, others = self.config.frames, self.config.emotion_frames
         identity_frame, frames, pose_frames, emotion_frames = shown.frames.split([1, count, count, others], 1)
         return WindowBatch(
             identity_frame[:, 0], frames, pose_frames, emotion_frames, tensors["speech"], self.config.context,
-            _labels(shown.labels, slice(1, 1 + count)), tensors["phones"],
+            _labels(shown.labels, slice(1, 1 + count)), tensors["phones"], tensors["number"],
         )  # fmt: skip
 
 

@@ -124,7 +124,8 @@ class Draws:
         shared = numpy_generator(*key[:-1], index // 2, 1)
         number = int(shared.integers(self.config.identities))
         look = self._look(generator, number, (*key, 0))
-        return Sample(_picture(look, self._mood(generator), self._pose(generator)), {})
+        picture = _picture(look, self._mood(generator), self._pose(generator))
+        return Sample(picture, {"conditions": torch.tensor(int(generator.integers(2**60)))})
 
     def _audio(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
         """Speech of anybody, also of voices that no face goes with, with what the mouth does."""
@@ -201,12 +202,12 @@ class Draws:
             emotion += 1
         level = 1 if emotion == NEUTRAL else int(generator.integers(1, 4))
         strength = float(np.clip(LEVEL_STRENGTH[level - 1] + generator.uniform(-0.1, 0.1), 0.0, 1.0))
-        return _Mood(emotion, level, torch.from_numpy(weights_of(emotion, strength)).float()[None])
+        return _Mood(emotion, level, weights_of(emotion, strength)[None])
 
     def _pose(self, generator: np.random.Generator) -> Tensor:  # [1, 6]
         config = self.config
         spread = np.array([config.yaw, config.pitch, config.roll, config.shift, config.shift, config.scale])
-        cut = np.array([40.0, 20.0, 20.0, 0.08, 0.08, 0.12])
+        cut = np.array([40.0, 30.0, 20.0, 0.1, 0.1, 0.15])
         pose = np.clip(generator.standard_normal(6) * spread, -cut, cut)
         pose[5] += 1
         return torch.from_numpy(pose).float()[None]

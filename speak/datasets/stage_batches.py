@@ -44,6 +44,7 @@ class PairBatch:
     source_exchanged: Tensor  # [B, 3, H, W], the true picture A: S with the factor from T
     target_exchanged: Tensor  # [B, 3, H, W], the true picture B: T with the factor from S
     has_exchanged: Tensor  # [B] bool, False: this pair has no true pictures, something else stands there
+    number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
 
 
 @dataclasses.dataclass
@@ -58,6 +59,7 @@ class WindowBatch:
     context: int  # frames of speech to each side: S = sample_of_frame(N + 2 * context)
     labels: FrameLabels  # [B, N]
     phones: Tensor | None = None  # [B, N] int64, index into PHONE_NAMES, what sounds in the middle of each frame
+    number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
 
 
 @dataclasses.dataclass
@@ -68,14 +70,16 @@ class SyncBatch:
     speech: Tensor  # [B, sample_of_frame(N)] at 16 kHz, beginning with the first frame
     matched: Tensor  # [B] float32, y of Eq. 11: 1 the speech of these frames, 0 shifted or somebody else's
     shift: Tensor  # [B] int64, the speech is that of so many frames later in the clip; 0 where matched or foreign
+    number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
 
 
 @dataclasses.dataclass
 class JudgeBatch:
     """Stage `judge`: single frames with everything that is true of them."""
 
-    frames: Tensor  # [B, 3, H, W]
+    frames: Tensor  # [B, 3, H, W]; rendered ones under strongly varied conditions
     labels: FrameLabels  # [B]
+    number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
 
 
 @dataclasses.dataclass
@@ -86,6 +90,7 @@ class SpeechBatch:
     phones: Tensor  # [B, N] int64, index into PHONE_NAMES
     mouth: Tensor  # [B, N, 6], MOUTH_NAMES
     mouth_opening: Tensor  # [B, N], 0 to 1, as the phones ask for it
+    number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
 
 
 def of_corpus(

@@ -16,7 +16,7 @@ from speak.config import EMOTIONS, FRAME_RATE, sample_of_frame
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.head import Rendered, render
 from speak.synthetic.identity import column, sample_identity
-from speak.synthetic.motion import sample_motion
+from speak.synthetic.motion import emotion_weights, natural_motion
 from speak.synthetic.other_voices import Recording, record
 from speak.synthetic.phones import TimedPhones, mouth_curve
 from speak.synthetic.scene import Scene, sample_scene
@@ -62,7 +62,7 @@ class Performance:
     level: int  # 1 to 3
     speech: Utterance | Recording
     pose: Tensor  # [N, 6], POSE_NAMES
-    emotion_weights: Tensor  # [N, 8], with onset and decay
+    emotion_weights: Tensor  # [N, 8], swelling and ebbing a little about the level's strength
     mouth: Tensor  # [N, 6], MOUTH_NAMES
     eyes: Tensor  # [N, 4], EYE_NAMES
     scene: Scene  # of one row
@@ -101,12 +101,9 @@ def _build(identity: Tensor) -> float:
     return float(np.clip((sum(numbers) / 3 - 0.5) * 5, -1, 1))
 
 
-def weights_of(emotion: int, strength: float) -> np.ndarray:  # [8]
-    """One emotion at a strength of 0 to 1 as a row of weights; neutral is all zeros."""
-    weights = np.zeros(len(EMOTIONS))
-    if emotion != NEUTRAL:
-        weights[emotion] = strength
-    return weights
+def weights_of(emotion: int, strength: float) -> Tensor:  # [8]
+    """One emotion at a strength of 0 to 1, the rest neutral."""
+    return emotion_weights(EMOTIONS[emotion], torch.tensor([strength]))[0]
 
 
 def perform(
@@ -120,17 +117,16 @@ def perform(
 ) -> Performance:
     """One sentence by one person in one emotion."""
     sentence = random_sentence(numpy_generator(*words, _WORDS), seconds)
-    weights = weights_of(emotion, LEVEL_STRENGTH[level - 1])
+    strength = LEVEL_STRENGTH[level - 1]
+    weights = weights_of(emotion, strength).numpy()
     speech: Utterance | Recording
     if installed_voice:
         speech = record(installed_voice, sentence, person.voice, weights)
     else:
         speech = utter(sentence, person.voice, weights, (*take, _READING))
     frames = int(speech.phones.seconds * FRAME_RATE)
-    pose, emotion_weights, eyes = sample_motion(
-        frames, torch.from_numpy(weights).float(), torch_generator(*take, _MOTION)
-    )
+    motion = natural_motion(frames, torch_generator(*take, _MOTION), EMOTIONS[emotion], strength)
     return Performance(
-        person, emotion, level, speech, pose, emotion_weights, mouth_curve(speech.phones, frames), eyes,
-        sample_scene(1, torch_generator(*take, _SCENE)),
+        person, emotion, level, speech, motion.pose, emotion_weights(EMOTIONS[emotion], motion.strength),
+        mouth_curve(speech.phones, frames), motion.eyes, sample_scene(1, torch_generator(*take, _SCENE)),
     )  # fmt: skip

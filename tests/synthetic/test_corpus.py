@@ -11,7 +11,8 @@ from speak.cli import main
 from speak.config import EMOTIONS, SynthConfig, sample_of_frame
 from speak.media.prepared import PreparedCorpus
 from speak.synthetic import performance
-from speak.synthetic.corpus import Corpus, write_prepared
+from speak.synthetic.corpus import Corpus
+from speak.synthetic.corpus_files import write_prepared
 from speak.synthetic.phones import PHONES, closures, frame_times
 
 SMALL = SynthConfig(identities=1, clips=2, size=48, seconds=0.6)
@@ -24,12 +25,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
-    assert write_prepared(Corpus(SMALL), folder, "cpu") == 2
+    assert write_prepared(Corpus(SMALL), folder) == 2
     return folder
 
 
 def test_the_same_seed_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
-    write_prepared(Corpus(SMALL), tmp_path, "cpu")
+    write_prepared(Corpus(SMALL), tmp_path)
+    assert contents(tmp_path) == contents(small)
+
+
+def test_two_processes_write_the_same_bytes_as_one(small: Path, tmp_path: Path) -> None:
+    assert write_prepared(Corpus(SMALL), tmp_path, workers=2) == 2
     assert contents(tmp_path) == contents(small)
 
 
@@ -105,11 +111,11 @@ def test_an_interrupted_run_leaves_whole_clips_only_and_goes_on(
 
     monkeypatch.setattr(performance, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_prepared(Corpus(SMALL), tmp_path, "cpu")
+        write_prepared(Corpus(SMALL), tmp_path)
     monkeypatch.undo()
     assert len(PreparedCorpus(tmp_path).clips) == 1
     assert not [name for name in contents(tmp_path) if name.endswith(".part")]
-    assert write_prepared(Corpus(SMALL), tmp_path, "cpu") == 1
+    assert write_prepared(Corpus(SMALL), tmp_path) == 1
     assert contents(tmp_path) == contents(small)
 
 
@@ -124,7 +130,7 @@ def test_a_larger_corpus_contains_the_smaller(small: Path) -> None:
 
 def test_mead_layout_prepared_is_the_prepared_corpus_up_to_coding(small: Path, tmp_path: Path) -> None:
     raw, out = tmp_path / "raw", tmp_path / "out"
-    arguments = ["--identities", "1", "--clips", "2", "--size", "48", "--seconds", "0.6"]
+    arguments = ["--identities", "1", "--clips", "2", "--size", "48", "--seconds", "0.6", "--workers", "1"]
     assert main(["synth", "--out", str(raw), "--layout", "mead", *arguments]) == 0
     assert main(["synth", "--out", str(raw), "--layout", "mead", *arguments]) == 0  # nothing to do
     tree = contents(raw)
