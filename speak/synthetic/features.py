@@ -45,7 +45,7 @@ def brow(face: Numbers, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     inner = mix(face.brow_inner_left, face.brow_inner_right, right)
     outer = mix(face.brow_outer_left, face.brow_outer_right, right)
     bend = (face.brow_bend + 0.02) * (1 - 0.75 * face.brow_flat.clamp(0, 1))
-    y = face.brow_y + face.brow_turn * u + bend * (1 - ((u - 0.25) / 1.1) ** 2) - 0.03 * (u - 0.4).clamp(min=0) ** 2
+    y = face.brow_y + face.brow_turn * u + bend * (1 - ((u - 0.18) / 1.25) ** 2) - 0.03 * (u - 0.4).clamp(min=0) ** 2
     y = y + mix(inner, outer, outward)
     thick = face.brow_thick * (1.05 - 0.72 * smoothstep(0.0, 1.05, u) - 0.18 * smoothstep(-0.6, -1.05, u))
     return y, thick
@@ -60,7 +60,7 @@ class Lips:
         arch = 1 - u * u
         side = smoothstep(-0.35, 0.35, u)
         corner = mix(face.smile_left, face.smile_right, side)
-        line = face.mouth_y + face.lip_lift * arch + corner * (u.abs().pow(1.6) - 0.30) + 0.004 * bell(u / 0.25)
+        line = face.mouth_y + face.lip_lift * arch + (corner + 0.010) * (u.abs().pow(1.6) - 0.30) + 0.004 * bell(u / 0.25)
         open_arch = mix(arch.pow(0.85), arch.pow(0.45), face.square.clamp(0, 1))
         open_arch = mix(open_arch, arch.pow(0.55), face.rounded)
         sag = 1 + 0.5 * (face.smile_left * 8).clamp(0, 1) * arch
@@ -79,14 +79,16 @@ def mouth_opening(face: Numbers) -> Tensor:
     return (lips.upper_inner - lips.lower_inner) / 0.30
 
 
-def upper_teeth_edge(face: Numbers) -> Tensor:
-    """Height y of the upper teeth's lower edge: it belongs to the skull, so it stays while the jaw drops."""
-    return face.mouth_y - 0.030 + 0.35 * face.lip_lift
+def upper_teeth_edge(face: Numbers, lips: Lips) -> Tensor:
+    """Height y of the upper teeth's lower edge: it belongs to the skull, so it stays while the jaw drops; it is drawn
+    along the bow of the upper lip."""
+    smile = 0.5 * (face.smile_left + face.smile_right).clamp(min=0)
+    return lips.line - 0.045 - 0.35 * smile - 0.35 * face.lip_lift + 0.6 * face.gap_up
 
 
 def lower_teeth_edge(face: Numbers) -> Tensor:
     """Height y of the lower teeth's upper edge: it goes down with the jaw."""
-    return face.mouth_y - 0.050 - 0.92 * face.jaw
+    return face.mouth_y - 0.045 - 0.70 * face.jaw
 
 
 def lip_profile(lips: Lips, y: Tensor) -> Tensor:
@@ -94,6 +96,6 @@ def lip_profile(lips: Lips, y: Tensor) -> Tensor:
     upper = ((y - lips.upper_inner) / (lips.upper_outer - lips.upper_inner)).clamp(0, 1)
     lower = ((lips.lower_inner - y) / (lips.lower_inner - lips.lower_outer)).clamp(0, 1)
     inside = (lips.u.abs() < 1).to(y.dtype)
-    upper = (4 * upper * (1 - upper)) * (1 - 0.35 * upper)
-    lower = (4 * lower * (1 - lower)).sqrt()
+    upper = (1 - upper) ** 2 * (1 + 2 * upper) * (1 - (1 - upper) ** 6)
+    lower = (1 - lower) ** 2 * (1 + 2 * lower) * (1 - (1 - lower) ** 5) * 1.25
     return torch.maximum(upper, lower) * inside

@@ -25,7 +25,7 @@ _STYLES = {
     "swept": (3.15, 6.5, 9.4, 0.17, 0.07, 0.19, 0.05, 0.0, 1.2, 0.012, 1.0, 0.0, 0.05),
     "quiff": (3.00, 6.2, 9.2, 0.24, 0.050, 0.34, 0.08, 0.0, 1.2, 0.014, 0.25, 0.0, 0.0),
     "curly": (3.35, 6.3, 9.4, 0.24, 0.14, 0.22, 0.08, 0.0, 1.2, 0.050, 0.2, 0.0, 0.0),
-    "afro": (3.10, 6.3, 9.4, 0.46, 0.40, 0.34, 0.12, 0.0, 1.2, 0.040, 0.0, 0.0, 0.0),
+    "afro": (3.10, 6.3, 9.4, 0.52, 0.46, 0.36, 0.10, 0.0, 1.2, 0.040, 0.0, 0.0, 0.0),
     "fringe": (4.65, 6.8, 9.6, 0.16, 0.12, 0.14, 0.055, 0.0, 1.2, 0.012, 0.4, 0.0, 0.0),
     "bob": (3.20, 6.8, 9.6, 0.17, 0.15, 0.14, 0.04, 1.02, 1.12, 0.010, 0.6, 0.13, 0.07),
     "long": (3.10, 6.8, 9.6, 0.16, 0.13, 0.13, 0.03, 1.75, 1.14, 0.012, 0.4, -0.04, 0.08),
@@ -49,6 +49,7 @@ def style_numbers(face: Numbers) -> dict[str, Tensor]:  # face: [B]
     style["recess"] = grown * (0.15 + 0.65 * face.man * (0.3 + face.wrinkle)) * (style["line"] < 4.2)
     style["length"] = style["length"] * (0.72 + 0.56 * face.hair_length)
     style["curl"] = style["curl"] * (0.7 + 0.8 * face.hair_wave)
+    style["spike"] = (0.02 + 0.14 * face.hair_wave) * grown * (style["end"] > 0.012)
     style["wave"] = 0.012 + 0.035 * face.hair_wave
     style["sweep"] = style["sweep"] * torch.where(face.hair_side > 0.5, 1.0, -1.0) * (0.5 + (face.hair_side * 2 % 1))
     style["part"] = style["part"] * torch.where(face.hair_side * 2 % 1 > 0.25, 1.0, 0.0)
@@ -61,6 +62,7 @@ def hairline(style: dict[str, Tensor], angle: Tensor) -> Tensor:  # angle: [1 or
     a = angle.abs()
     lean = style["sweep"] * torch.sin(angle)
     front = style["line"] - style["recess"] * bell((a - 0.72) / 0.28) + 0.12 * style["recess"] * bell(a / 0.25)
+    front = front + style["spike"] * (0.6 * torch.sin(15 * angle) + 0.4 * torch.sin(26 * angle + 1))
     front = front + 0.30 * lean * (style["end"] > 0.045) * (style["line"] > 4.0)
     s = mix(front, style["side"], smoothstep(0.80, 1.22, a))
     s = mix(s, style["side"] - 0.9, smoothstep(1.42, 1.62, a))
@@ -132,7 +134,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     back = smoothstep(0.0, -0.3, points[..., 2]) * fall
     points = points + torch.stack([torch.zeros_like(back), torch.zeros_like(back), 0.12 * back], -1)
 
-    normals = grid_normals(points).reshape(count, -1, 3)
+    normals = grid_normals(points)
+    normals = torch.cat([out[:, :1], normals[:, 1:]], 1).reshape(count, -1, 3)  # the crown is one point
     strand = (swirl * 1.0 + 0.06 * fall).reshape(count, -1)
     shade = (0.62 + 0.38 * smoothstep(0.0, 0.10, thick)) * (1 - 0.25 * fall) * (1 - 0.5 * (groove > 0) * groove / 0.08)
     shade = shade * (0.86 + 0.14 * (strand_wave + curls) / (cell("wave") * 0.45 + cell("curl")))
@@ -142,7 +145,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     faces = grid_faces(HAIR_ROWS, HAIR_COLUMNS)
     flat_points = points.reshape(count, -1, 3)
     shell = Mesh(flat_points, normals, albedo, shade.reshape(count, -1), mark, follow, faces, HAIR)
-    inside = Mesh(flat_points, -normals, albedo * 0.5, shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]],
+    hanging = (style["length"] > 0).unsqueeze(2)
+    inside = Mesh(torch.where(hanging, flat_points, torch.zeros_like(flat_points)), -normals, albedo * 0.5, shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]],
                   HAIR_INSIDE)
     return [shell, inside, _bun(face)]
 

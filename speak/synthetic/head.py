@@ -27,11 +27,11 @@ from speak.synthetic.shapes import Numbers
 from speak.synthetic.skin import head_skin
 from speak.synthetic.surface import stations_of
 
-UNIT = 0.270  # image widths a head unit at scale 1
+UNIT = 0.300  # image widths a head unit at scale 1
 _CAMERA = 9.0  # head units from the viewer to the neck's axis
 _PIVOT = (0.0, -0.35, -0.15)  # the head turns about the top of the neck
 _WAIST = (0.0, -1.70, -0.20)  # the shoulders turn a little, about this
-_MIDDLE = 0.06  # height that lies in the picture's middle when x and y are 0
+_MIDDLE = 0.05  # height that lies in the picture's middle when x and y are 0
 _DEPTH_EDGE = 0.10  # a jump of depth, head units, that is smoothed like an edge
 
 
@@ -169,9 +169,9 @@ def _shade(
     on_skin = point[skin]
     bare, shiny = paint_skin(face, on_skin, albedo[skin], gloss[skin], pixel[owner])
     beard = mark[skin, 0].clamp(0, 1)
-    strands = torch.sin(on_skin[:, 0] * 130 + 6 * torch.sin(on_skin[:, 1] * 31)) * torch.sin(on_skin[:, 1] * 75)
-    edge = ((beard - 0.35 + 0.18 * strands) * 3.2).clamp(0, 1)
-    bare = blend(bare, face.hair * (0.80 + 0.22 * strands).unsqueeze(1), edge)
+    strands = torch.sin(on_skin[:, 0] * 105 + 2.5 * torch.sin(on_skin[:, 1] * 13 + on_skin[:, 0] * 7))
+    edge = ((beard - 0.30 + 0.04 * strands) * 2.2).clamp(0, 1)
+    bare = blend(bare, face.hair * (0.82 + 0.10 * strands).unsqueeze(1), edge)
     albedo[skin], gloss[skin] = bare, shiny * (1 - 0.75 * edge)
     cloth = of(BODY)
     owner_cloth = samples.picture[cloth]

@@ -28,7 +28,7 @@ HAIR_STYLES = (
 )  # fmt: skip
 CLOTHING_STYLES = ("crew", "vneck", "shirt", "turtleneck", "hoodie", "jacket")
 
-_SKIN = ((255, 226, 208), (250, 211, 184), (238, 190, 156), (220, 166, 126), (188, 130, 92), (148, 96, 66),
+_SKIN = ((253, 220, 198), (246, 204, 174), (236, 186, 150), (220, 166, 126), (188, 130, 92), (148, 96, 66),
          (112, 70, 48), (86, 52, 37))  # fmt: skip
 _HAIR = ((24, 20, 21), (42, 29, 24), (70, 44, 30), (102, 65, 40), (132, 66, 34), (184, 92, 42), (160, 120, 72),
          (206, 164, 100), (232, 204, 150))  # fmt: skip
@@ -107,7 +107,7 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     skin = skin * (1 + warmth * torch.tensor([0.02, -0.004, -0.045], device=identity.device))
     values["skin"] = _linear(skin.clamp(0, 255))
     hair = ramp(_HAIR, of("hair_colour"))
-    grey = ramp(((150, 146, 144), (214, 212, 210)), of("hair_grey"))
+    grey = ramp(((140, 136, 134), (196, 194, 192)), of("hair_grey"))
     values["hair"] = _linear(torch.lerp(hair, grey, (of("hair_grey") * 1.1).clamp(0, 0.95).unsqueeze(1)))
     values["brow_colour"] = _linear(torch.lerp(hair, grey, 0.6 * of("hair_grey").unsqueeze(1)) * 0.62)
     values["iris"] = _linear(ramp(_IRIS, of("eye_colour")))
@@ -125,8 +125,8 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
 
     values["hair_kind"] = choice(of("hair_style"), len(HAIR_STYLES))
     values["clothing_kind"] = choice(of("clothing"), len(CLOTHING_STYLES))
-    values["eye_x"] = of("eye_spacing", 0.305, 0.355)
-    values["eye_half"] = of("eye_size", 0.165, 0.215)
+    values["eye_x"] = of("eye_spacing", 0.312, 0.360)
+    values["eye_half"] = of("eye_size", 0.178, 0.232)
     values["eye_open"] = of("eye_height", 0.80, 1.12) * (0.62 * values["eye_half"])
     values["eye_slant"] = of("eye_tilt", -0.06, 0.14)
     values["nose_y"] = of("nose_length", -0.27, -0.38)
@@ -134,10 +134,10 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["mouth_half"] = of("mouth_width", 0.235, 0.315)
     values["upper_thick"] = of("upper_lip", 0.040, 0.085)
     values["lower_thick"] = of("lower_lip", 0.060, 0.115)
-    values["brow_y"] = of("brow_height", 0.235, 0.315)
+    values["brow_y"] = of("brow_height", 0.245, 0.325)
     values["brow_thick"] = of("brow_thickness", 0.022, 0.060)
     values["brow_bend"] = of("brow_arch", 0.01, 0.075)
-    values["brow_turn"] = of("brow_tilt", -0.05, 0.05)
+    values["brow_turn"] = of("brow_tilt", -0.055, 0.020)
     values["glasses_on"] = (of("glasses") > 0.74).float()
     values["glasses_form"] = choice(of("glasses_shape"), 4)
     full = ((of("beard") - 0.72) / 0.28).clamp(0, 1)

@@ -65,7 +65,7 @@ def paint_skin(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     albedo = blend(albedo, hue * albedo.amax(1, keepdim=True) * 1.1, 0.62 * shadow * face.eye_paint)
     slope = 1 / (1 + 1.2 * u * u).sqrt()
     wing = 0.045 * (u - 0.75).clamp(min=0) * (0.4 + face.eye_paint)
-    lash_u = smoothstep(1.20 + 0.15 * face.eye_paint, 1.06 + 0.12 * face.eye_paint, u) * smoothstep(-1.06, -0.9, u)
+    lash_u = smoothstep(1.10 + 0.15 * face.eye_paint, 0.98 + 0.12 * face.eye_paint, u) * smoothstep(-1.02, -0.86, u)
     edge = y - upper - wing
     lash_thick = (0.010 + 0.019 * face.lash) * (0.55 + 0.45 * smoothstep(-1.0, 0.3, u))
     lash = torch.minimum(cover(edge * slope + 0.010, pixel), cover((lash_thick - edge) * slope, pixel)) * lash_u * front
@@ -79,11 +79,12 @@ def paint_skin(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     u = brow_place(face, x)
     brow_y, thick = brow(face, x, u.clamp(-1.15, 1.15))
     hair = torch.sin(60 * u + 55 * (y - brow_y) / face.brow_thick.clamp(min=0.02) * 0.12)
-    ragged = 0.10 * hair * thick
-    ends = smoothstep(-1.08, -0.92, u + 0.10 * (y - brow_y) / thick) * smoothstep(1.10, 0.98, u)
+    start = ((-u - 0.55) / 0.52).clamp(0, 1)
+    thick = thick * (1 - start**3).sqrt()
+    ends = smoothstep(-1.07, -0.95, u) * smoothstep(1.10, 0.98, u)
     soft = pixel + 0.010
-    strand = cover(thick + ragged - (y - brow_y).abs(), soft) * ends * front
-    tone = face.brow_colour * (1 + 0.25 * hair.unsqueeze(1))
+    strand = cover(thick - (y - brow_y).abs(), soft) * ends * front
+    tone = face.brow_colour * (1 + 0.18 * hair.unsqueeze(1))
     albedo = blend(albedo, tone, strand * 0.93)
     gloss = gloss * (1 - 0.7 * strand)
 
@@ -175,7 +176,7 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     # Tongue: lies on the floor of the mouth, comes up between the teeth for th.
     tongue_x, tongue_y = at(0.09)
     top = lower_teeth_edge(face) + 0.030 + 0.035 * (face.jaw / 0.2).clamp(0, 1)
-    top = mix(top, upper_teeth_edge(face) + 0.012, face.tongue)
+    top = mix(top, lips.upper_inner - 0.022, face.tongue)
     wide = 0.62 * face.mouth_half * (1 - 0.15 * face.rounded) + 0.02
     across = (tongue_x - face.mouth_x) / wide
     crown = top - 0.07 * across * across - 0.010 * bell(across / 0.10) * (1 - face.tongue)
@@ -190,8 +191,8 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     bow = 0.030 * arch * arch
     fade = (1 - 0.55 * arch * arch).clamp(min=0.15)
     gaps = torch.remainder(arch / 0.235, 1)
-    nick = 0.006 * (2 * (gaps - 0.5).abs()) ** 4
-    up = cover(tooth_y - upper_teeth_edge(face) - bow * 0.3 - nick, pixel)
+    nick = 0.0035 * (2 * (gaps - 0.5).abs()) ** 6
+    up = cover(tooth_y - upper_teeth_edge(face, lips) - nick, pixel)
     up = up * cover((1 - arch.abs()) * 0.3, pixel)
     low_edge = lower_teeth_edge(face)
     down = cover(low_edge - 0.3 * bow - nick - tooth_y, pixel) * cover((0.86 - arch.abs()) * 0.3, pixel)
@@ -203,8 +204,10 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     behind = 1 - face.tongue
     colour = blend(colour, flesh, tongue * behind)
     colour = blend(colour, tooth * 0.80, down)
-    colour = blend(colour, flesh, tongue * (1 - behind))
     colour = blend(colour, tooth, up)
-    shade = 0.72 * smoothstep(0.055, 0.0, lips.upper_inner - y) + 0.45 * smoothstep(0.03, 0.0, y - lips.lower_inner)
+    colour = blend(colour, flesh, tongue * (1 - behind))
+    room = ((lips.upper_inner - lips.lower_inner) / 0.10).clamp(0.25, 1)
+    shade = 0.60 * room * smoothstep(0.050, 0.0, (lips.upper_inner - y) / room) + 0.25 * room * smoothstep(
+        0.03, 0.0, y - lips.lower_inner)
     shade = shade + 0.5 * smoothstep(0.65, 1.0, lips.u.abs())
     return colour * (1 - shade.clamp(0, 0.9)).unsqueeze(1), alpha

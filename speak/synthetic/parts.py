@@ -57,12 +57,12 @@ def neckline(face: Numbers, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     vee = -1.165 - front * (0.52 - 1.05 * ax).clamp(min=0.02)
     shirt = -1.10 - front * (0.34 - 0.95 * ax).clamp(min=0.0)
     turtle = -0.985 - 0.10 * front
-    hood = -1.14 - 0.20 * front + 0.10 * front * smoothstep(0.10, 0.5, ax)
+    hood = mix(torch.full_like(x, -0.93), -1.36 + 0.55 * ax.clamp(max=0.4), front)
     line = torch.where(kind == 0, crew, crew)
     for index, other in ((1, vee), (2, shirt), (3, turtle), (4, hood)):
         line = torch.where(kind == index, other, line)
     outer = torch.where(kind == 5, -1.12 - front * (1.30 - 2.5 * ax).clamp(min=0.0), torch.full_like(x, 9.0))
-    return line, outer
+    return line + 0.07, outer + 0.07
 
 
 def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
@@ -73,6 +73,7 @@ def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
     place = torch.arange(len(_NECK), device=device)
     own = torch.where(place[None] < 5, neck[:, None], 0.5 * neck[:, None] + 0.5 * 0.37)
     shoulder = 0.94 + 0.10 * plain.man + 0.05 * plain.fullness
+    stations[:, :, [0, 2, 5]] += 0.07 * (place > 2).to(stations.dtype)[None, :, None]
     stations[:, :, 4] *= own * torch.where(place[None] > 4, shoulder[:, None], torch.ones_like(own))
     stations = torch.cat([stations[:, :1], stations, stations[:, -1:]], 1)
     rows = torch.cat([torch.linspace(0, 2, 8)[:-1], torch.linspace(2, 7, 34), torch.linspace(7, 10, 5)[1:]]).to(device)
@@ -84,11 +85,11 @@ def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
     x, y, z = flat.unbind(2)
     # Throat: two tendons and an apple.
     front = smoothstep(-0.1, 0.1, z) * smoothstep(-0.7, -0.9, y) * smoothstep(-1.35, -1.2, y)
-    z = z + front * 0.018 * bell((x.abs() - 0.10 - 0.25 * (y + 1.25)) / 0.05) + front * 0.03 * face.man * bell(
+    z = z + front * 0.010 * bell((x.abs() - 0.10 - 0.25 * (y + 1.25)) / 0.05) + front * 0.03 * face.man * bell(
         x / 0.06) * bell((y + 0.98) / 0.06)
     normals = grid_normals(torch.stack([x, y, z], 2).reshape(grid.shape)).reshape(count, -1, 3)
     line, outer = neckline(face, x, z)
-    cloth = smoothstep(line + 0.015, line - 0.03, y) * 0.040 + smoothstep(outer + 0.015, outer - 0.03, y) * 0.035
+    cloth = smoothstep(line + 0.06, line - 0.06, y) * 0.035 + smoothstep(outer + 0.06, outer - 0.06, y) * 0.03
     collar = bell((y - line + 0.05) / 0.06) * (face.clothing_kind != 1)
     thick = torch.where(face.clothing_kind == 3, 0.03, 0.018) * collar
     hood = (face.clothing_kind == 4) * smoothstep(0.25, -0.35, z) * bell((y + 1.10) / 0.13) * 0.16
@@ -97,7 +98,6 @@ def body(face: Numbers, plain: Numbers) -> Mesh:  # face: columns, plain: [B]
     normals = grid_normals(points.reshape(grid.shape)).reshape(count, -1, 3)
     # The head keeps the light from the throat; cloth keeps it from the skin beside it.
     shade = 0.40 + 0.60 * smoothstep(-0.86, -1.30, y + 0.18 * smoothstep(0.1, -0.4, z))
-    shade = shade * (1 - 0.35 * smoothstep(0.09, 0.0, (y - line).abs()) * (y > line))
     albedo = face.skin.expand(-1, x.shape[1], -1) * torch.tensor([0.97, 0.93, 0.91], device=device)
     follow = smoothstep(-1.30, -0.70, y)
     return Mesh(points, normals, albedo, shade, torch.zeros_like(points[..., :2]), follow, grid_faces(*shape), BODY)
@@ -108,7 +108,7 @@ def ears(face: Numbers, stations: Tensor) -> Mesh:  # face: [B]
     count, device = stations.shape[0], stations.device
     level = torch.full((count, 1), 6.6, device=device)
     half = skull(stations, level, torch.full_like(level, math.pi / 2))[:, :, 0]
-    ring_count, spokes = 11, 25
+    ring_count, spokes = 11, 33
     q = torch.linspace(0, 1, ring_count, device=device)[:, None]
     turn = torch.linspace(0, 2 * math.pi, spokes, device=device)[None]
     out = torch.where(q < 0.72, q / 0.72 * 0.86, torch.where(q < 0.86, 0.86 + (q - 0.72) / 0.14 * 0.14, 1.0 + 0 * q))
@@ -119,7 +119,7 @@ def ears(face: Numbers, stations: Tensor) -> Mesh:  # face: [B]
     narrow = 1 - 0.30 * smoothstep(0.1, -1.0, up)
     size = (0.82 + 0.36 * face.ear_size)[:, None, None]
     a = 0.235 * size * out * up
-    b = 0.150 * size * out * torch.cos(turn) * narrow + 0.10 * (-up).clamp(min=0) * -0.25 * out
+    b = 0.150 * size * out * torch.cos(turn) * narrow
     flare = (0.25 + 0.55 * face.ear_angle)[:, None, None]
     outward = height * size + flare * (b + 0.12) * smoothstep(1.0, 0.75, q)
     y = -0.09 + a
@@ -206,6 +206,7 @@ def paint_body(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     x, y, z = point.unbind(1)
     line, outer = neckline(face, x, z)
     clothed = cover_band(line - y, pixel)
+    albedo = albedo * (1 - 0.30 * smoothstep(0.08, 0.0, y - line)).unsqueeze(1)
     kind = face.clothing_kind
     cloth = torch.where((kind == 5).unsqueeze(1), face.cloth_under, face.cloth)
     rib = (line - y)

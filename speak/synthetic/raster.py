@@ -7,7 +7,6 @@ import dataclasses
 import torch
 from torch import Tensor
 
-_SIZES = (2, 3, 4, 6, 8, 12, 18, 32, 64)  # triangles are tested in groups by the square of samples that holds them
 _TILT = 0.25  # samples of odd rows and columns are shifted by this: near-upright edges get four steps instead of two
 _FAR = 1 << 62
 _DEEPEST = 8.0  # depths lie within plus and minus this
@@ -34,6 +33,13 @@ def _offset(index: Tensor) -> Tensor:
     return (index % 2).to(torch.float32) * (2 * _TILT) - _TILT
 
 
+def _expand(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """[0, 0, 0, 1, 2, 2] and [0, 1, 2, 0, 0, 1] from counts [3, 1, 2]: whose, and the how-manieth."""
+    owner = torch.repeat_interleave(counts)
+    start = counts.cumsum(0) - counts
+    return owner, torch.arange(owner.numel(), device=counts.device) - start[owner]
+
+
 def rasterise(
     screen: Tensor,  # [B, V, 2] pixels, continuous: pixel i spans i to i + 1
     depth: Tensor,  # [B, V] nearer is greater
@@ -55,56 +61,60 @@ def rasterise(
     span_x = (high_x - 0.5 + _TILT).floor().clamp(max=fine - 1) - first_x + 1
     span_y = (high_y - 0.5 + _TILT).floor().clamp(max=fine - 1) - first_y + 1
     area = (px[..., 1] - px[..., 0]) * (py[..., 2] - py[..., 0]) - (px[..., 2] - px[..., 0]) * (py[..., 1] - py[..., 0])
+    scale = (1 << 24) / (2 * _DEEPEST)
     seen = (area < -1e-6) & (span_x > 0) & (span_y > 0)
     chosen = seen.reshape(-1).nonzero().squeeze(1)
     picture = torch.div(chosen, faces.shape[0], rounding_mode="floor")
     face = chosen - picture * faces.shape[0]
     px, py = px.reshape(-1, 3)[chosen], py.reshape(-1, 3)[chosen]
     pz = depth.reshape(-1)[faces[face] + (picture * depth.shape[1])[:, None]]
-    span = torch.maximum(span_x, span_y).reshape(-1)[chosen]
-    first_x, first_y = first_x.reshape(-1)[chosen].long(), first_y.reshape(-1)[chosen].long()
+    high = span_y.reshape(-1)[chosen].long()
+    left, right = first_x.reshape(-1)[chosen], (first_x + span_x).reshape(-1)[chosen] - 1
+    first_y = first_y.reshape(-1)[chosen].long()
 
     # Barycentric planes: weight_i = a_i x + b_i y + c_i, and depth likewise.
     inverse = 1 / area.reshape(-1)[chosen]
     x0, x1, x2 = px.unbind(1)
     y0, y1, y2 = py.unbind(1)
-    planes = torch.stack([
-        (y1 - y2) * inverse, (x2 - x1) * inverse, (x1 * y2 - x2 * y1) * inverse,
-        (y2 - y0) * inverse, (x0 - x2) * inverse, (x2 * y0 - x0 * y2) * inverse,
-    ], 1)  # fmt: skip
+    ax, ay, bx, by = (y1 - y2) * inverse, (x2 - x1) * inverse, (y2 - y0) * inverse, (x0 - x2) * inverse
+    planes = torch.stack([ax, ay, (x1 * y2 - x2 * y1) * inverse, bx, by, (x2 * y0 - x0 * y2) * inverse], 1)
     z0, z1, z2 = pz.unbind(1)
+    zx, zy = ax * (z0 - z2) + bx * (z1 - z2), ay * (z0 - z2) + by * (z1 - z2)
+    zc = planes[:, 2] * (z0 - z2) + planes[:, 5] * (z1 - z2) + z2
 
+    # Every row of every triangle: the columns that may lie inside, from its three edges.
+    lines, row = _expand(high)
+    row = row + first_y[lines]
+    plane = torch.cat([planes, torch.stack([zx, zy, zc], 1)], 1)[lines]
+    y = row + 0.5
+    shift = _offset(row)
+    low, top = left[lines], right[lines]
+    at_row = []
+    for k in (0, 3, 6):
+        at_row.append(plane[:, k + 1] * y + plane[:, k + 2] + plane[:, k] * (0.5 + shift))
+    slopes = (plane[:, 0], plane[:, 3], -plane[:, 0] - plane[:, 3])
+    rises = (plane[:, 1], plane[:, 4], -plane[:, 1] - plane[:, 4])
+    for slope, rise, start in zip(slopes, rises, (at_row[0], at_row[1], 1 - at_row[0] - at_row[1]), strict=True):
+        reach = -(start + rise.abs() * _TILT + 1e-4) / torch.where(slope.abs() < 1e-9, 1e-9, slope)
+        low = torch.where(slope > 1e-9, torch.maximum(low, reach.clamp(-1e6, 1e6).ceil()), low)
+        top = torch.where(slope < -1e-9, torch.minimum(top, reach.clamp(-1e6, 1e6).floor()), top)
+    spans, column = _expand((top - low + 1).clamp(min=0).long())
+    column = column + low.long()[spans]
+
+    # Every sample: is it inside, and how deep?
+    table = torch.stack([plane[:, 0], plane[:, 1], at_row[0], plane[:, 3], plane[:, 4], at_row[1], plane[:, 6],
+                         plane[:, 7], at_row[2]], 1).index_select(0, spans).unbind(1)
+    tilt = _offset(column)
+    first = table[0] * column + table[1] * tilt + table[2]
+    second = table[3] * column + table[4] * tilt + table[5]
+    inside = (first >= -1e-5) & (second >= -1e-5) & (first + second <= 1 + 1e-5)
+    z = table[6] * column + table[7] * tilt + table[8]
+    member = lines[spans]
+    key = ((_DEEPEST - z) * scale).long().clamp(0, (1 << 25)) << 32 | member
+    key = torch.where(inside, key, _FAR)
+    place = (picture[member] * fine + row[spans]) * fine + column
     buffer = torch.full((batch * fine * fine,), _FAR, dtype=torch.int64, device=screen.device)
-    scale = (1 << 24) / (2 * _DEEPEST)
-    bottom = 0
-    for top in _SIZES:
-        group = ((span > bottom) & (span <= top)).nonzero().squeeze(1)
-        bottom = top
-        if group.numel() == 0:
-            continue
-        cell = torch.arange(top, device=screen.device)
-        column = (first_x[group][:, None] + cell)  # [G, K]
-        row = (first_y[group][:, None] + cell)
-        x = (column + 0.5)[:, None, :] + _offset(row)[:, :, None]  # [G, K rows, K columns]
-        y = (row + 0.5)[:, :, None] + _offset(column)[:, None, :]
-        plane = planes[group][:, :, None, None].unbind(1)
-        first = plane[0] * x + plane[1] * y + plane[2]
-        second = plane[3] * x + plane[4] * y + plane[5]
-        third = 1 - first - second
-        inside = torch.minimum(torch.minimum(first, second), third) >= -1e-5
-        inside &= ((column < fine)[:, None, :] & (row < fine)[:, :, None])
-        hit = inside.reshape(-1).nonzero().squeeze(1)
-        which = torch.div(hit, top * top, rounding_mode="floor")
-        rest = hit - which * (top * top)
-        row_of = torch.div(rest, top, rounding_mode="floor")
-        column_of = rest - row_of * top
-        member = group[which]
-        first, second, third = first.reshape(-1)[hit], second.reshape(-1)[hit], third.reshape(-1)[hit]
-        z = first * z0[member] + second * z1[member] + third * z2[member]
-        key = ((_DEEPEST - z) * scale).long().clamp(0, (1 << 25)) << 32 | member
-        place = (picture[member] * fine + first_y[member] + row_of) * fine + first_x[member] + column_of
-        buffer.scatter_reduce_(0, place, key, "amin")
-
+    buffer.scatter_reduce_(0, place, key, "amin")
     return _resolve(buffer.reshape(batch, size, 2, size, 2), picture, face, parts, planes, step * scale)
 
 
@@ -139,5 +149,6 @@ def _resolve(buffer: Tensor, picture: Tensor, face: Tensor, parts: Tensor, plane
     plane = planes[member].unbind(1)
     first = plane[0] * x + plane[1] * y + plane[2]
     second = plane[3] * x + plane[4] * y + plane[5]
-    weights = torch.stack([first, second, 1 - first - second], 1)
+    weights = torch.stack([first, second, 1 - first - second], 1).clamp(0, 1)  # no reaching out of slivers
+    weights = weights / weights.sum(1, keepdim=True)
     return Samples(picture[member], face[member], weights, some[whole], some[mixed], edge_sample)

@@ -14,7 +14,7 @@ _MATERIAL = {
     HAIR: (0.30, 0.30, 0.30, 0.0, 10.0, 0.40),
     HAIR_INSIDE: (0.30, 0.30, 0.30, 0.0, 10.0, 0.0),
     BODY: (0.35, 0.32, 0.30, 0.05, 8.0, 0.22),
-    GLASSES: (0.2, 0.2, 0.2, 0.9, 60.0, 0.2),
+    GLASSES: (0.2, 0.2, 0.2, 0.35, 30.0, 0.0),
 }
 
 
@@ -36,13 +36,13 @@ def light_surface(
     diffuse = ((facing.unsqueeze(1) + wrap) / (1 + wrap)).clamp(min=0)
     diffuse = diffuse * diffuse.sqrt()
     up = normal[:, 1]
-    sky = 0.30 + 0.10 * up + 0.05 * normal[:, 2]
+    sky = 0.28 + 0.10 * up + 0.05 * normal[:, 2]
     bounce = (0.12 - 0.12 * up).clamp(min=0)
     ambient = sky.unsqueeze(1) * torch.tensor([0.92, 0.97, 1.08], device=device) + bounce.unsqueeze(1) * torch.tensor(
         [1.10, 0.92, 0.82], device=device)
     deep = shade.unsqueeze(1)
     warm = deep ** torch.tensor([0.80, 1.05, 1.10], device=device)
-    lit = albedo * (0.98 * diffuse * colour * (0.35 + 0.65 * warm) + ambient * warm)
+    lit = albedo * (0.84 * diffuse * colour * (0.35 + 0.65 * warm) + ambient * warm)
 
     half = torch.nn.functional.normalize(light + torch.tensor([0.0, 0.0, 1.0], device=device), dim=1)
     peak = (normal * half).sum(1).clamp(min=0)

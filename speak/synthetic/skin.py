@@ -32,18 +32,19 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     # Beard: from the sideburns along the jaw, round the mouth; moustache above it.
     lips = Lips(face, x)
     rest_y = y + face.jaw * smoothstep(face.mouth_y + 0.10, face.mouth_y - 0.16, y)
-    cheek_line = mix(face.mouth_y + 0.12, face.mouth_y + 0.42, smoothstep(0.22, 0.68, ax))
-    jaw_area = smoothstep(cheek_line + 0.04, cheek_line - 0.05, rest_y) * smoothstep(-0.30, 0.0, z)
+    cheek_line = face.mouth_y + 0.06 + 0.46 * ((ax - 0.25) / 0.5).clamp(0, 1) ** 1.6
+    jaw_area = smoothstep(cheek_line + 0.05, cheek_line - 0.06, rest_y) * smoothstep(-0.30, 0.0, z)
     outside = torch.maximum(y - lips.upper_outer, lips.lower_outer - y)
     outside = torch.maximum(outside, (lips.u.abs() - 1) * 0.25)
-    off_lips = smoothstep(0.005, 0.035, outside)
-    under_nose = smoothstep(face.nose_y - 0.035, face.nose_y - 0.075, y)
+    off_lips = smoothstep(-0.012, 0.018, outside)
     mouth_side = smoothstep(0.20, 0.30, ax) * smoothstep(face.mouth_y + 0.16, face.mouth_y + 0.06, y)
     below = smoothstep(face.mouth_y + 0.02, face.mouth_y - 0.06, rest_y)
     jaw_area = jaw_area * torch.maximum(mouth_side, below) * off_lips
-    philtrum = 1 - 0.35 * bell(x / 0.035)
-    lip_area = under_nose * off_lips * smoothstep(face.mouth_half * 1.12, face.mouth_half * 0.95, ax) * philtrum
-    lip_area = lip_area * smoothstep(face.mouth_y - 0.03, face.mouth_y + 0.0, y) * front
+    philtrum = 1 - 0.25 * bell(x / 0.025)
+    arc = face.nose_y - 0.050 - 0.55 * (ax - 0.05).clamp(min=0)
+    under_nose = smoothstep(arc + 0.012, arc - 0.030, y)
+    lip_area = under_nose * off_lips * smoothstep(face.mouth_half * 1.25, face.mouth_half * 1.0, ax) * philtrum
+    lip_area = lip_area * smoothstep(face.mouth_y - 0.10, face.mouth_y - 0.04, y) * front
     short = face.beard_full
     beard = (jaw_area * (short > 0)).clamp(0, 1)
     tache = lip_area * torch.maximum(face.moustache_full, (short > 0).to(x.dtype))
@@ -72,11 +73,11 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     # Shade of hollows and of the hair above the forehead.
     shade = torch.ones_like(x)
     shade = shade - 0.30 * bell((ax - 0.115) / 0.07) * bell((y - 0.03) / 0.10) * front
-    shade = shade - 0.34 * bell(x / 0.13) * bell((y - face.nose_y + 0.085) / 0.045) * front
+    shade = shade - 0.20 * bell(x / 0.11) * bell((y - face.nose_y + 0.085) / 0.040) * front
     nostril_y = face.nose_y - 0.030 + 0.02 * face.nose_wrinkle
-    nostril = bell((ax - 0.068 * (0.85 + 0.4 * face.nose_width)) / 0.036) * bell((y - nostril_y) / 0.026)
-    shade = shade - 0.78 * nostril * front
-    wing = bell((ax - 0.205 * (0.85 + 0.3 * face.nose_width)) / 0.025) * bell((y - face.nose_y - 0.01) / 0.055)
+    nostril = bell((ax - 0.060 * (0.85 + 0.4 * face.nose_width)) / 0.030) * bell((y - nostril_y) / 0.020)
+    shade = shade - 0.66 * nostril * front
+    wing = bell((ax - 0.180 * (0.85 + 0.3 * face.nose_width)) / 0.025) * bell((y - face.nose_y - 0.01) / 0.055)
     shade = shade - 0.22 * wing * front
     shade = shade - 0.26 * bell(x / 0.20) * bell((y - lips.lower_outer + 0.035) / 0.035) * front
     upper, lower = lids(face, x, ((ax - face.eye_x) / face.eye_half).clamp(-1, 1))
@@ -90,7 +91,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     reach = (0.35 + 1.6 * style["end"] + 0.8 * style["front"]).unsqueeze(2)
     cast = (1 - (to_hair / reach).clamp(0, 1)) ** 2 * hairy * 0.48
     shade = shade - cast.expand(shape[:3]).reshape(count, -1)
-    scalp = hairy * smoothstep(0.10, -0.10, to_hair)
+    scalp = hairy * smoothstep(-0.15, -0.55, to_hair)
     buzz = (plain.hair_kind == 0).to(x.dtype)[:, None, None] * 0.10 * smoothstep(3.4, 2.9, rows)
     albedo = mix(albedo, face.hair, torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[:3]).reshape(count, -1, 1))
     ones = torch.ones(x.shape[1], device=x.device)

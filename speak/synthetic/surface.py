@@ -13,11 +13,11 @@ from speak.synthetic.shapes import Numbers, bell, hump, mix, smooth_max, smooths
 
 # Stations from the crown (0) to the throat: y and z of the front line, y and z of the back line, half width, y of side.
 _STATIONS = (
-    (1.06, -0.10, 1.06, -0.10, 0.00, 1.06),
-    (1.02, 0.20, 1.02, -0.42, 0.35, 1.02),
-    (0.91, 0.44, 0.88, -0.70, 0.56, 0.90),
-    (0.71, 0.61, 0.64, -0.89, 0.70, 0.68),
-    (0.46, 0.70, 0.35, -0.98, 0.765, 0.43),
+    (1.10, -0.10, 1.10, -0.10, 0.00, 1.10),
+    (1.05, 0.17, 1.05, -0.40, 0.30, 1.05),
+    (0.93, 0.42, 0.90, -0.69, 0.53, 0.92),
+    (0.72, 0.60, 0.65, -0.89, 0.685, 0.69),
+    (0.46, 0.70, 0.35, -0.98, 0.760, 0.43),
     (0.20, 0.735, 0.06, -0.98, 0.780, 0.18),
     (0.00, 0.720, -0.18, -0.92, 0.770, -0.03),
     (-0.20, 0.720, -0.38, -0.82, 0.745, -0.22),
@@ -146,15 +146,15 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
     wide = (0.85 + 0.4 * face.nose_width)
     bridge = (0.045 + 0.05 * face.nose_bridge) * smoothstep(0.22, -0.02, y) + 0.115 * along.clamp(0, 1) ** 1.5
     ends = smoothstep(tip - 0.10, tip + 0.02, y)
-    z = z + front * bridge * ends * bell(x / ((0.062 + 0.035 * along) * wide))
+    z = z + front * bridge * ends * bell(x / ((0.060 + 0.028 * along) * wide))
     tip_y = tip + 0.035 + 0.03 * (face.nose_tip - 0.5)
-    reach = (((x / (0.125 * wide)) ** 2 + ((y - tip_y) / 0.118) ** 2)).clamp(max=4)
+    reach = (((x / (0.112 * wide)) ** 2 + ((y - tip_y) / 0.108) ** 2)).clamp(max=4)
     ball = torch.exp(-reach.pow(1.35))
-    z = z + front * (0.125 + 0.05 * face.nose_tip) * ball
+    z = z + front * (0.120 + 0.05 * face.nose_tip) * ball
     lift = 0.022 * face.nose_wrinkle
     wing_y = tip + 0.004 + lift
-    wing = (((ax - 0.118 * wide - 0.012 * face.nose_wrinkle) / (0.068 * wide)) ** 2 + ((y - wing_y) / 0.070) ** 2)
-    z = z + front * 0.112 * torch.exp(-wing.clamp(max=4).pow(1.4))
+    wing = (((ax - 0.104 * wide - 0.012 * face.nose_wrinkle) / (0.068 * wide)) ** 2 + ((y - wing_y) / 0.070) ** 2)
+    z = z + front * 0.088 * torch.exp(-wing.clamp(max=4).pow(1.4))
     crease = face.mouth_x.sign() * (x > 0).to(x.dtype) * face.fold_right
     fold = face.fold + crease + 0.35 * face.wrinkle
     z = z - front * 0.020 * fold * fold_line(face, x, y, 0.035)
@@ -162,7 +162,7 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
     # Lips stand out round; pushed forward when rounded; sunk between them when the mouth is open.
     lips = Lips(face, x)
     shape = lip_profile(lips, y)
-    thickness = 0.020 + 0.42 * mix(face.upper_thick, face.lower_thick, (y < lips.lower_inner).to(y.dtype))
+    thickness = 0.012 + 0.34 * mix(face.upper_thick * 0.8, face.lower_thick, (y < lips.lower_inner).to(y.dtype))
     around = bell(lips.u / 1.0) * bell((y - lips.line + 0.4 * face.gap_low) / (0.14 + 0.5 * face.gap_low))
     z = z + front * (shape * thickness + face.protrude * around)
     parted = smoothstep(0.0, 0.03, torch.minimum(lips.upper_inner - y, y - lips.lower_inner)) * (lips.u.abs() < 1)
