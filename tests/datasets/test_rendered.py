@@ -16,6 +16,7 @@ from speak.datasets.rendered_draws import Pictures
 from speak.datasets.stage_batches import FACTORS, moved, of_corpus
 from speak.errors import SpeakError
 from speak.synthetic.phones import mouth_opening
+from tests.tolerances import assert_close
 
 SIZE = 32
 
@@ -26,9 +27,12 @@ def tensors_of(batch: object) -> list[Tensor]:
     return [value for value in itertools.chain(*found) if isinstance(value, Tensor)]
 
 
-def assert_same(one: object, other: object) -> None:
-    for a, b in zip(tensors_of(one), tensors_of(other), strict=True):
-        assert torch.equal(a, b)
+def assert_same(one: Tensor, other: Tensor) -> None:
+    """Equal where numbers and speech are concerned; a batch's size may move a picture's last bit."""
+    if one.is_floating_point():
+        assert_close(one, other)
+    else:
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -37,7 +41,7 @@ def test_a_sample_depends_on_its_number_alone(stage: str) -> None:
     three = tensors_of(data.batch([4, 900, 5]))
     alone = tensors_of(RenderedData(stage, seed=5, size=SIZE).batch([5]))
     for a, b in zip(three, alone, strict=True):
-        assert torch.equal(a[2], b[0])
+        assert_same(a[2], b[0])
     other = tensors_of(RenderedData(stage, seed=6, size=SIZE).batch([5]))
     assert not torch.equal(alone[0], other[0])
 
@@ -51,8 +55,9 @@ def test_two_processes_with_workers_see_the_global_batch_of_one(stage: str) -> N
     for step in (0, 1):
         parts = zip(tensors_of(whole[step]), *(tensors_of(half[step]) for half in halves), strict=True)
         for one, left, right in parts:
-            assert torch.equal(one, torch.cat([left, right]))
-    assert_same(resumed, whole[1])
+            assert_same(one, torch.cat([left, right]))
+    for again, before in zip(tensors_of(resumed), tensors_of(whole[1]), strict=True):
+        assert_same(again, before)
     with pytest.raises(SpeakError, match="batch of 5"):
         next(data.batches(5, world=2))
 
@@ -84,7 +89,7 @@ def test_the_true_picture_of_an_exchange_is_the_one_rendered_from_those_numbers(
               "emotion": ("emotion", "level", "emotion_weights"), "pose": ("pose",)}[factor]  # fmt: skip
     by_hand = dataclasses.replace(rows[0], **{field: getattr(rows[1], field) for field in fields})
     shown = data._show(Pictures.joined([by_hand]), 1, "cpu")
-    assert torch.equal(shown.frames[0], batch.source_exchanged)
+    assert_close(shown.frames[0], batch.source_exchanged)
     error = (batch.source_exchanged - batch.source).abs().mean()
     assert error > 0.005  # something was exchanged
 
