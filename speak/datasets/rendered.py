@@ -35,6 +35,19 @@ SPLITS = ("train", "val", "test")  # no person of one is in another
 STAGES = ("irfd", "judge", "audio", "syncnet", "speak")
 
 
+def synthetic_seed(data: str) -> int | None:
+    """The seed of `--data synthetic[:SEED]`, 0 where none is named; None where `data` is a folder.
+
+    Raises SpeakError for a seed that is no number from 0 on.
+    """
+    name, separator, seed = data.partition(":")
+    if name != "synthetic":
+        return None
+    if separator and not seed.isdecimal():
+        raise SpeakError(f"--data {data}: write synthetic or synthetic:SEED, the seed a number from 0 on")
+    return int(seed or 0)
+
+
 @dataclasses.dataclass
 class Drawn:
     """A batch before its pictures are rendered."""

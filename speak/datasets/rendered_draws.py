@@ -12,7 +12,9 @@ from torch import Tensor
 
 from speak.config import EMOTIONS, FRAME_RATE, RenderedConfig, sample_of_frame
 from speak.datasets.stage_batches import FACTORS
+from speak.errors import SpeakError
 from speak.synthetic.expression import LEVEL_STRENGTH
+from speak.synthetic.other_voices import Recording, fitting_voices, record
 from speak.synthetic.performance import (
     NEUTRAL,
     Performance,
@@ -138,7 +140,8 @@ class Draws:
         )  # fmt: skip
         mood = self._mood(generator)
         sentence = random_sentence(generator, count / FRAME_RATE + 1.0)
-        utterance = utter(sentence, voice, mood.weights[0].numpy(), key)
+        weights, installed = mood.weights[0].numpy(), self._installed_voice(generator, float(generator.uniform(-1, 1)))
+        utterance = record(installed, sentence, voice, weights) if installed else utter(sentence, voice, weights, key)
         frames = int(utterance.phones.seconds * FRAME_RATE)
         first = int(generator.integers(-9, max(3, frames - count) + 1))
         times = frame_times(first, count)
@@ -225,7 +228,18 @@ class Draws:
         return _Look(number, self.person(number).identity, mouth, eyes, scene)
 
     def _perform(self, number: int, mood: _Mood, key: tuple[int, ...]) -> Performance:
-        return perform(self.person(number), mood.emotion, mood.level, key, key, self.config.sentence_seconds)
+        person = self.person(number)
+        installed = self._installed_voice(numpy_generator(*key, 4), person.build)
+        return perform(person, mood.emotion, mood.level, key, key, self.config.sentence_seconds, installed)
+
+    def _installed_voice(self, generator: np.random.Generator, build: float) -> str:
+        """The name of an installed synthesiser's voice for a share of the sentences, else ""."""
+        if generator.random() >= self.config.installed_voices:
+            return ""
+        fitting = fitting_voices(build)
+        if not fitting:
+            raise SpeakError(f"rendered.installed_voices {self.config.installed_voices}: espeak-ng or flite is missing")
+        return fitting[int(generator.integers(len(fitting)))]
 
     def _busy_window(self, performance: Performance, generator: np.random.Generator) -> int:
         """First frame of a window in which somebody speaks: silence tells nothing about time."""
@@ -236,7 +250,9 @@ class Draws:
                 break
         return first
 
-    def _speech(self, utterance: Utterance, first: int, count: int, generator: np.random.Generator) -> Tensor:
+    def _speech(
+        self, utterance: Utterance | Recording, first: int, count: int, generator: np.random.Generator
+    ) -> Tensor:
         """The sound of frames, often under bad conditions. Speech before the window makes the room's echo."""
         before = 9
         start, end = _samples(first - before, count + before)

@@ -17,7 +17,7 @@ from speak.config import EMOTIONS, SynthConfig
 from speak.errors import SpeakError
 from speak.media.files import make_folder
 from speak.media.prepared import safe_name
-from speak.synthetic.other_voices import installed_voices
+from speak.synthetic.other_voices import fitting_voices
 from speak.synthetic.performance import NEUTRAL, Performance, Person, make_person, numpy_generator, perform
 
 LAYOUTS = ("prepared", "mead")
@@ -47,7 +47,6 @@ class Corpus:
         if config.voices not in ("own", "installed"):
             raise SpeakError(f"unknown voices '{config.voices}': choose own or installed")
         self.config = config
-        self._voices = installed_voices() if config.voices == "installed" else []
 
     def person(self, number: int) -> Person:
         return make_person(self.config.seed, _CORPUS, number)
@@ -71,7 +70,7 @@ class Corpus:
 
     def _voice_of(self, person: Person, number: int) -> str:
         """Half of the people keep a voice of their own, the others speak with one that is installed and fits."""
-        fitting = [name for name in self._voices if ("+f" in name or "slt" in name) == (person.build < 0)]
+        fitting = fitting_voices(person.build) if self.config.voices == "installed" else []
         place = int(numpy_generator(self.config.seed, _CORPUS, number, 99).integers(2 * max(1, len(fitting))))
         return fitting[place] if place < len(fitting) else ""
 

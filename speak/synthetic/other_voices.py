@@ -66,6 +66,11 @@ def installed_voices() -> list[str]:
     return names + [f"flite:{name}" for name in _FLITE_VOICES if name in _flite_voices()]
 
 
+def fitting_voices(build: float) -> list[str]:
+    """The installed voices that go with a face: women's for a build (`Person.build`) below 0, men's from 0 on."""
+    return [name for name in installed_voices() if ("+f" in name or name.endswith(":slt")) == (build < 0)]
+
+
 def record(
     name: str,  # one of `installed_voices`
     sentence: Sentence,

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from speak.config import EMOTIONS, RenderedConfig, sample_of_frame
-from speak.datasets.rendered import STAGES, RenderedData
+from speak.datasets.rendered import STAGES, RenderedData, synthetic_seed
 from speak.datasets.rendered_draws import Pictures
 from speak.datasets.stage_batches import FACTORS, moved, of_corpus
 from speak.errors import SpeakError
+from speak.synthetic.other_voices import installed_voices
 from speak.synthetic.phones import mouth_opening
 from tests.tolerances import assert_close
 
@@ -231,3 +232,20 @@ def test_a_stage_or_split_that_does_not_exist_is_refused() -> None:
         RenderedData("dance")
     with pytest.raises(SpeakError, match="everyone"):
         RenderedData("irfd", split="everyone")
+
+
+def test_the_data_flag_names_the_seed() -> None:
+    assert [synthetic_seed(text) for text in ("synthetic", "synthetic:7", "corpora/mead")] == [0, 7, None]
+    for text in ("synthetic:", "synthetic:-1", "synthetic:x"):
+        with pytest.raises(SpeakError, match=text):
+            synthetic_seed(text)
+
+
+@pytest.mark.skipif(not installed_voices(), reason="neither espeak-ng nor flite is installed")
+def test_installed_voices_speak_where_they_are_asked_for() -> None:
+    config = RenderedConfig(installed_voices=1.0, augmented_speech=0.0)
+    batch = RenderedData("audio", config=config).batch(range(4))
+    assert batch.speech.shape == (4, 48000) and batch.speech.abs().amax(1).min() > 0.01
+    assert best_shift([(batch.speech[row], batch.mouth_opening[row]) for row in range(4)], range(-6, 7)) in (-1, 0, 1)
+    own = RenderedData("audio", config=RenderedConfig(augmented_speech=0.0)).batch(range(4))
+    assert not torch.equal(own.speech, batch.speech)
