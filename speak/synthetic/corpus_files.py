@@ -6,6 +6,7 @@ Clips come out in their order whatever the number of processes, so that the same
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from speak.media.prepared import ClipRecord, PreparedWriter, split_identities, w
 from speak.synthetic.corpus import Corpus, PlannedClip
 from speak.synthetic.performance import NEUTRAL, Performance
 
+SETTINGS = "synth.json"  # what a corpus was made from
 _CHUNK = 16  # frames rendered at once
 
 
@@ -61,8 +63,30 @@ def to_uint8(frames: torch.Tensor) -> np.ndarray:  # [N, 3, H, W] in [-1, 1] -> 
     return ((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def _claim(corpus: Corpus, folder: Path, layout: str) -> None:
+    """Notes in the folder what the corpus is made from; SpeakError where it is another corpus's already."""
+    config = corpus.config
+    made_from = {"layout": layout, "seed": config.seed, "size": config.size, "seconds": config.seconds,
+                 "voices": config.voices, "jpeg_quality": config.jpeg_quality}  # fmt: skip
+    note = make_folder(folder) / SETTINGS
+    if note.exists():
+        try:
+            before = json.loads(note.read_text())
+        except (OSError, ValueError):
+            raise SpeakError(f"{note}: cannot be read: use another folder") from None
+        if before != made_from:
+            changed = [name for name in made_from if before.get(name) != made_from[name]]
+            raise SpeakError(f"{folder}: was made with another {', '.join(changed)}: use another folder")
+        return
+    if any(folder.iterdir()):
+        raise SpeakError(f"{folder}: holds something else already: use another folder")
+    with whole_file(note) as temporary:
+        temporary.write_text(json.dumps(made_from) + "\n")
+
+
 def write_prepared(corpus: Corpus, folder: Path, device: str = "cpu", workers: int = 1) -> int:
     """Writes or completes a prepared corpus; returns how many clips are new."""
+    _claim(corpus, folder, "prepared")
     writer = PreparedWriter(folder, corpus.config.jpeg_quality)
     writer.remove_leftovers()
     clips = list(corpus.clips())
@@ -97,6 +121,7 @@ def write_mead(corpus: Corpus, folder: Path, device: str = "cpu", workers: int =
     M003/video/front/EMOTION/level_L/001.mp4 without sound, M003/audio/EMOTION/level_L/001.m4a at 48 kHz stereo. A clip
     is there when both are; the sound is written last.
     """
+    _claim(corpus, folder, "mead")
     missing = [clip for clip in corpus.clips() if not all(path.exists() for path in _mead_paths(folder, clip))]
     make = functools.partial(_make_mead, corpus, folder, device)
     with closing(_each(missing, make, workers, f"synth {folder}")) as made:

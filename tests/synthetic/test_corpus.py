@@ -1,5 +1,6 @@
 """`python -m speak synth`: exact truth, the same bytes from the same seed, whole clips only, MEAD and back."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from speak.cli import main
 from speak.config import EMOTIONS, SynthConfig, sample_of_frame
+from speak.errors import SpeakError
 from speak.media.prepared import PreparedCorpus
 from speak.synthetic import performance
 from speak.synthetic.corpus import Corpus
@@ -134,7 +136,7 @@ def test_mead_layout_prepared_is_the_prepared_corpus_up_to_coding(small: Path, t
     assert main(["synth", "--out", str(raw), "--layout", "mead", *arguments]) == 0
     assert main(["synth", "--out", str(raw), "--layout", "mead", *arguments]) == 0  # nothing to do
     tree = contents(raw)
-    assert len(tree) == 4 and all(Path(name).suffix in (".mp4", ".m4a") for name in tree)
+    assert sorted(Path(name).suffix for name in tree) == [".json", ".m4a", ".m4a", ".mp4", ".mp4"]
     whole = ["--box", "0,0,48,48", "--size", "48", "--shortest-clip", "5"]
     assert main(["prepare", str(raw), "--layout", "mead", "--out", str(out), *whole]) == 0
     direct, through = PreparedCorpus(small), PreparedCorpus(out)
@@ -171,6 +173,16 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_of_another_corpus_is_refused_and_left_alone(small: Path, tmp_path: Path) -> None:
+    before = contents(small)
+    with pytest.raises(SpeakError, match="another seed"):
+        write_prepared(Corpus(dataclasses.replace(SMALL, seed=1)), small)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(SpeakError, match="something else"):
+        write_prepared(Corpus(SMALL), tmp_path)
+    assert contents(small) == before and list(contents(tmp_path)) == ["thesis.txt"]
 
 
 def test_the_index_is_plain_lines_of_json(small: Path) -> None:
