@@ -25,7 +25,7 @@ _STYLES = {
     "swept": (3.15, 6.5, 9.4, 0.17, 0.07, 0.19, 0.05, 0.0, 1.2, 0.012, 1.0, 0.0, 0.05),
     "quiff": (3.00, 6.2, 9.2, 0.24, 0.050, 0.34, 0.08, 0.0, 1.2, 0.014, 0.25, 0.0, 0.0),
     "curly": (3.35, 6.3, 9.4, 0.24, 0.14, 0.22, 0.08, 0.0, 1.2, 0.050, 0.2, 0.0, 0.0),
-    "afro": (3.10, 6.3, 9.4, 0.52, 0.46, 0.36, 0.10, 0.0, 1.2, 0.040, 0.0, 0.0, 0.0),
+    "afro": (3.10, 6.3, 9.4, 0.52, 0.46, 0.36, 0.10, 0.0, 1.2, 0.055, 0.0, 0.0, 0.0),
     "fringe": (4.65, 6.8, 9.6, 0.16, 0.12, 0.14, 0.055, 0.0, 1.2, 0.012, 0.4, 0.0, 0.0),
     "bob": (3.20, 6.8, 9.6, 0.17, 0.15, 0.14, 0.04, 1.02, 1.12, 0.010, 0.6, 0.13, 0.07),
     "long": (3.10, 6.8, 9.6, 0.16, 0.13, 0.13, 0.03, 1.75, 1.14, 0.012, 0.4, -0.04, 0.08),
@@ -118,7 +118,7 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     swirl = turns + cell("sweep") * 0.5 * s / 3
     strand_wave = cell("wave") * torch.sin(11 * swirl + 2.5 * torch.sin(3 * turns)) * 0.45
     strand_wave = strand_wave * smoothstep(0.04, 0.12, thick) * smoothstep(0.05, 0.4, along)
-    curls = torch.sin(13 * turns + 3.1 * torch.sin(s * 1.9)) * torch.sin(2.9 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
+    curls = torch.sin(16 * turns + 3.1 * torch.sin(s * 1.9)) * torch.sin(3.6 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
     curls = curls * smoothstep(0.02, 0.1, thick) * cell("curl")
     points = base + out * (thick + strand_wave + curls).unsqueeze(-1)
 

@@ -18,7 +18,7 @@ from speak.synthetic.features import mouth_opening
 from speak.synthetic.hair import hair
 from speak.synthetic.identity import decode_identity
 from speak.synthetic.landmarks import landmark_points
-from speak.synthetic.paint import blend, paint_eyes, paint_mouth, paint_skin
+from speak.synthetic.paint import blend, paint_beard, paint_eyes, paint_mouth, paint_skin
 from speak.synthetic.parts import BODY, EAR, HAIR, SKIN, Mesh, body, ears, glasses, paint_body
 from speak.synthetic.raster import Samples, rasterise
 from speak.synthetic.scene import Scene, background_colour
@@ -168,11 +168,8 @@ def _shade(
     face = plain.at(owner)
     on_skin = point[skin]
     bare, shiny = paint_skin(face, on_skin, albedo[skin], gloss[skin], pixel[owner])
-    beard = mark[skin, 0].clamp(0, 1)
-    strands = torch.sin(on_skin[:, 0] * 105 + 2.5 * torch.sin(on_skin[:, 1] * 13 + on_skin[:, 0] * 7))
-    edge = ((beard - 0.30 + 0.04 * strands) * 2.2).clamp(0, 1)
-    bare = blend(bare, face.hair * (0.82 + 0.10 * strands).unsqueeze(1), edge)
-    albedo[skin], gloss[skin] = bare, shiny * (1 - 0.75 * edge)
+    bare, shiny = paint_beard(face, on_skin, bare, shiny, mark[skin, 0])
+    albedo[skin], gloss[skin] = bare, shiny
     cloth = of(BODY)
     owner_cloth = samples.picture[cloth]
     albedo[cloth], gloss[cloth] = paint_body(plain.at(owner_cloth), point[cloth], albedo[cloth], gloss[cloth],

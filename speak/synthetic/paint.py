@@ -106,6 +106,17 @@ def paint_skin(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     return albedo, gloss
 
 
+def paint_beard(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, beard: Tensor) -> tuple[Tensor, Tensor]:
+    """Beard and moustache over the skin, clear of the lips; `beard` [N] is how thick it grows at each sample."""
+    x, y, _ = point.unbind(1)
+    lips = Lips(face, x)
+    outside = torch.maximum(torch.maximum(y - lips.upper_outer, lips.lower_outer - y), (lips.u.abs() - 1) * 0.25)
+    strands = torch.sin(x * 105 + 2.5 * torch.sin(y * 13 + x * 7))
+    edge = ((beard - 0.30 + 0.04 * strands) * 2.2).clamp(0, 1) * smoothstep(0.0, 0.022, outside)
+    albedo = blend(albedo, face.hair * (0.82 + 0.10 * strands).unsqueeze(1), edge)
+    return albedo, gloss * (1 - 0.75 * edge)
+
+
 def paint_eyes(
     face: Numbers, point: Tensor, view: Tensor, light: Tensor, pixel: Tensor
 ) -> tuple[Tensor, Tensor]:  # view, light: [N, 3] unit, in the head's frame
@@ -198,7 +209,7 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     down = cover(low_edge - 0.3 * bow - nick - tooth_y, pixel) * cover((0.86 - arch.abs()) * 0.3, pixel)
     ivory = torch.tensor([0.88, 0.84, 0.78], device=x.device)
     seam = 1 - 0.10 * bell((torch.minimum(gaps, 1 - gaps)) / 0.05)
-    tooth = ivory * (fade * seam).unsqueeze(1)
+    tooth = ivory * (fade * seam * (1 - 0.72 * face.rounded * (1 - face.tongue))).unsqueeze(1)
 
     colour = cavity
     behind = 1 - face.tongue

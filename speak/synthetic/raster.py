@@ -66,11 +66,13 @@ def rasterise(
     chosen = seen.reshape(-1).nonzero().squeeze(1)
     picture = torch.div(chosen, faces.shape[0], rounding_mode="floor")
     face = chosen - picture * faces.shape[0]
-    px, py = px.reshape(-1, 3)[chosen], py.reshape(-1, 3)[chosen]
+    first_x, first_y = first_x.reshape(-1)[chosen], first_y.reshape(-1)[chosen]
+    # From here on x and y count from each triangle's own first sample: float32 keeps its precision.
+    px, py = px.reshape(-1, 3)[chosen] - first_x[:, None], py.reshape(-1, 3)[chosen] - first_y[:, None]
     pz = depth.reshape(-1)[faces[face] + (picture * depth.shape[1])[:, None]]
     high = span_y.reshape(-1)[chosen].long()
-    left, right = first_x.reshape(-1)[chosen], (first_x + span_x).reshape(-1)[chosen] - 1
-    first_y = first_y.reshape(-1)[chosen].long()
+    right = span_x.reshape(-1)[chosen] - 1
+    origin_x, origin_y = first_x.long(), first_y.long()
 
     # Barycentric planes: weight_i = a_i x + b_i y + c_i, and depth likewise.
     inverse = 1 / area.reshape(-1)[chosen]
@@ -84,11 +86,13 @@ def rasterise(
 
     # Every row of every triangle: the columns that may lie inside, from its three edges.
     lines, row = _expand(high)
-    row = row + first_y[lines]
     plane = torch.cat([planes, torch.stack([zx, zy, zc], 1)], 1)[lines]
     y = row + 0.5
-    shift = _offset(row)
-    low, top = left[lines], right[lines]
+    odd_x, odd_y = (origin_x % 2)[lines], (origin_y % 2)[lines]
+    start_of_row = ((picture * fine + origin_y) * fine + origin_x)[lines] + row * fine
+    shift = _offset(row + odd_y)
+    top = right[lines]
+    low = torch.zeros_like(top)
     at_row = []
     for k in (0, 3, 6):
         at_row.append(plane[:, k + 1] * y + plane[:, k + 2] + plane[:, k] * (0.5 + shift))
@@ -104,21 +108,22 @@ def rasterise(
     # Every sample: is it inside, and how deep?
     table = torch.stack([plane[:, 0], plane[:, 1], at_row[0], plane[:, 3], plane[:, 4], at_row[1], plane[:, 6],
                          plane[:, 7], at_row[2]], 1).index_select(0, spans).unbind(1)
-    tilt = _offset(column)
+    tilt = _offset(column + odd_x[spans])
     first = table[0] * column + table[1] * tilt + table[2]
     second = table[3] * column + table[4] * tilt + table[5]
     inside = (first >= -1e-5) & (second >= -1e-5) & (first + second <= 1 + 1e-5)
     z = table[6] * column + table[7] * tilt + table[8]
-    member = lines[spans]
-    key = ((_DEEPEST - z) * scale).long().clamp(0, (1 << 25)) << 32 | member
+    key = ((_DEEPEST - z) * scale).long().clamp(0, (1 << 25)) << 32 | lines[spans]
     key = torch.where(inside, key, _FAR)
-    place = (picture[member] * fine + row[spans]) * fine + column
+    place = start_of_row[spans] + column
     buffer = torch.full((batch * fine * fine,), _FAR, dtype=torch.int64, device=screen.device)
     buffer.scatter_reduce_(0, place, key, "amin")
-    return _resolve(buffer.reshape(batch, size, 2, size, 2), picture, face, parts, planes, step * scale)
+    return _resolve(buffer.reshape(batch, size, 2, size, 2), picture, face, parts, planes, torch.stack([first_x, first_y], 1), step * scale)
 
 
-def _resolve(buffer: Tensor, picture: Tensor, face: Tensor, parts: Tensor, planes: Tensor, step: float) -> Samples:
+def _resolve(
+    buffer: Tensor, picture: Tensor, face: Tensor, parts: Tensor, planes: Tensor, origin: Tensor, step: float
+) -> Samples:
     """Splits pixels into whole ones and edges, and finds each sample's place in its triangle."""
     batch, size = buffer.shape[:2]
     cells = buffer.permute(0, 1, 3, 2, 4).reshape(-1, 4)  # [B H W, 4]
@@ -146,6 +151,7 @@ def _resolve(buffer: Tensor, picture: Tensor, face: Tensor, parts: Tensor, plane
     right, below = quarter % 2, torch.div(quarter, 2, rounding_mode="floor")
     x[count:] += right - 0.5 + _offset(below)
     y[count:] += below - 0.5 + _offset(right)
+    x, y = x - origin[member, 0], y - origin[member, 1]
     plane = planes[member].unbind(1)
     first = plane[0] * x + plane[1] * y + plane[2]
     second = plane[3] * x + plane[4] * y + plane[5]

@@ -32,18 +32,18 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     # Beard: from the sideburns along the jaw, round the mouth; moustache above it.
     lips = Lips(face, x)
     rest_y = y + face.jaw * smoothstep(face.mouth_y + 0.10, face.mouth_y - 0.16, y)
-    cheek_line = face.mouth_y + 0.06 + 0.46 * ((ax - 0.25) / 0.5).clamp(0, 1) ** 1.6
+    cheek_line = face.mouth_y + 0.06 + 0.46 * ((ax - 0.25) / 0.5).clamp(0, 1) ** 1.6 + 0.42 * smoothstep(0.42, 0.0, z)
     jaw_area = smoothstep(cheek_line + 0.05, cheek_line - 0.06, rest_y) * smoothstep(-0.30, 0.0, z)
     outside = torch.maximum(y - lips.upper_outer, lips.lower_outer - y)
     outside = torch.maximum(outside, (lips.u.abs() - 1) * 0.25)
-    off_lips = smoothstep(-0.012, 0.018, outside)
-    mouth_side = smoothstep(0.20, 0.30, ax) * smoothstep(face.mouth_y + 0.16, face.mouth_y + 0.06, y)
+    off_lips = smoothstep(0.0, 0.05, outside)
+    mouth_side = smoothstep(0.20, 0.30, ax)
     below = smoothstep(face.mouth_y + 0.02, face.mouth_y - 0.06, rest_y)
-    jaw_area = jaw_area * torch.maximum(mouth_side, below) * off_lips
+    jaw_area = jaw_area * torch.maximum(mouth_side, below)
     philtrum = 1 - 0.25 * bell(x / 0.025)
     arc = face.nose_y - 0.050 - 0.55 * (ax - 0.05).clamp(min=0)
     under_nose = smoothstep(arc + 0.012, arc - 0.030, y)
-    lip_area = under_nose * off_lips * smoothstep(face.mouth_half * 1.25, face.mouth_half * 1.0, ax) * philtrum
+    lip_area = under_nose * smoothstep(face.mouth_half * 1.25, face.mouth_half * 1.0, ax) * philtrum
     lip_area = lip_area * smoothstep(face.mouth_y - 0.10, face.mouth_y - 0.04, y) * front
     short = face.beard_full
     beard = (jaw_area * (short > 0)).clamp(0, 1)
@@ -53,7 +53,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
 
     normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
     chin = smoothstep(face.mouth_y - 0.15, face.mouth_y - 0.35, rest_y)
-    depth = beard * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * 0.035
+    depth = beard * off_lips * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * off_lips * 0.035
     points = points + normals * depth.unsqueeze(2)
     normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
 
