@@ -1,14 +1,15 @@
-"""`python -m speak bench data`: how fast clips are prepared, beside the decoder alone, and how fast training reads them.
+"""`python -m speak bench data`: how fast clips are prepared, beside the decoder alone, and how fast they are read.
 
 All material is made on the spot: moving gradients with noise, which decodes and compresses about as a camera's picture.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,16 @@ from speak.datasets.clips import IrfdPairs, SpeakWindows, SyncWindows
 from speak.media.audio import write_wav
 from speak.media.ffmpeg import executable, file_argument
 from speak.media.prepared import ClipRecord, PreparedCorpus, PreparedWriter
-from speak.media.video import VideoReader, VideoWriter
+from speak.media.video import VideoWriter
 from speak.prepare import prepare
 
 SIZES = ((1920, 1080), (640, 480), (256, 256))
 
 
 def bench_data(seconds: float = 8.0) -> dict[str, float]:
-    """Figures by name: `prepare WxH frames/s`, `decode WxH frames/s` (ffmpeg alone, one thread, to nowhere),
-    `prepare/decode WxH` (time of prepare with a given box over that of the decoder), `read frames/s` (random frames of
-    a prepared 256x256 corpus, one core) and the three stages' samples in frames/s.
+    """Figures by name: `decode WxH frames/s` a core (ffmpeg alone, one thread, to nowhere), `prepare WxH frames/s` a
+    core (with a given box), `prepare/decode WxH` (the ratio of their processor times), `read frames/s` (random frames
+    of a prepared 256x256 corpus, one core) and the three stages' samples in frames/s.
 
     Args:
         seconds: length of the videos that are prepared.
@@ -65,13 +66,13 @@ def _prepare_speed(folder: Path, width: int, height: int, seconds: float) -> dic
             writer.write(frame)
     command = [executable(), "-loglevel", "error", "-threads", "1", "-i", file_argument(source / "video.mp4"),
                "-map", "0:v:0", "-f", "null", "-"]  # fmt: skip
-    decode = min(_timed(lambda: subprocess.run(command, check=True)) for _ in range(3))
+    decode = min(_processor_time(lambda: subprocess.run(command, check=True)) for _ in range(3))
     side = 0.45 * height
     box = (width / 2 - side / 2, height / 2 - side / 2, side, side)
     times = []
     for attempt in range(3):
-        times.append(_timed(lambda out=folder / f"out{attempt}": prepare(source, "folder", out, box=box, workers=1,
-                                                                         quiet=True)))  # fmt: skip
+        out = folder / f"out{attempt}"
+        times.append(_processor_time(lambda o=out: prepare(source, "folder", o, box=box, workers=1, quiet=True)))
     size = f"{width}x{height}"
     return {
         f"decode {size} frames/s": count / decode,
@@ -106,7 +107,14 @@ def _read_speed(folder: Path, clips: int = 16, frames: int = 150, samples: int =
     return figures
 
 
-def _timed(call) -> float:
+def _processor_time(call: Callable[[], object]) -> float:
+    """Seconds that this process and its ended children were on a core."""
+    before = os.times()
+    call()
+    return sum(os.times()[:4]) - sum(before[:4])
+
+
+def _timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

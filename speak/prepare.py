@@ -31,6 +31,7 @@ from speak.media.files import whole_file
 from speak.media.prepared import PreparedWriter, split_identities
 
 PROBLEMS = "problems.txt"
+SHOWN = 40  # lines of them on the screen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,10 +208,11 @@ def run(arguments: argparse.Namespace) -> None:
     box = parse_box(arguments.box) if arguments.box else None
     report = prepare(arguments.source, arguments.layout, arguments.out, PrepareConfig(**values), box,
                      arguments.face, arguments.workers)  # fmt: skip
-    for path, note in report.notes:
-        print(f"{path}: note: {note}")
-    for path, reason in report.problems:
-        print(f"{path}: {reason}")
+    lines = [f"{path}: note: {note}" for path, note in report.notes]
+    lines += [f"{path}: {reason}" for path, reason in report.problems]
+    print("\n".join(lines[-SHOWN:]) or "no problems")
+    if len(lines) > SHOWN:
+        print(f"and {len(lines) - SHOWN} more lines in {Path(arguments.out) / PROBLEMS}")
     how = ", ".join(f"{count} {name}" for name, count in sorted(report.found_by.items()))
     print(f"{report.made} clips made, {report.frames} frames" + (f"; faces: {how}" if how else ""))
     print(f"{report.already} sources were there already, {len(report.problems)} gave nothing")

@@ -16,7 +16,7 @@ import numpy as np
 
 from speak.config import SAMPLE_RATE
 from speak.errors import SpeakError
-from speak.media.ffmpeg import INPUT_OPTIONS, STALL_SECONDS, Ffmpeg, file_argument
+from speak.media.ffmpeg import INPUT_OPTIONS, STALL_SECONDS, Ffmpeg, file_argument, longest_seconds
 from speak.media.files import check_readable, whole_file
 
 BLOCK_SECONDS = 10
@@ -39,7 +39,8 @@ def stream_audio(
     path = check_readable(path)
     with path.open("rb") as file:
         head = file.read(12)
-    if head[:4] in (b"RIFF", b"RF64", b"fLaC") or (head[:4] == b"FORM" and head[8:11] == b"AIF"):
+    wave_file = head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"  # AVI is RIFF as well
+    if wave_file or head[:4] == b"fLaC" or (head[:4] == b"FORM" and head[8:11] == b"AIF"):
         source_rate, blocks = _soundfile_blocks(path)
     else:
         source_rate, blocks = _ffmpeg_blocks(path, stall_seconds)
@@ -180,7 +181,7 @@ def _ffmpeg_blocks(path: Path, stall_seconds: float) -> tuple[int, Iterator[np.n
     # aresample here changes no rate: it fills gaps and a late start with silence, so that sample n is at time n/rate
     keep_time = "aresample=async=1:first_pts=0:min_hard_comp=0.01"
     source = Ffmpeg(
-        [*INPUT_OPTIONS, "-i", file_argument(path), "-map", "0:a:0", "-af", keep_time, "-ac", "1",
+        [*INPUT_OPTIONS, "-i", file_argument(path), "-map", "0:a:0", "-af", keep_time,
          "-c:a", "pcm_f32be", "-f", "au", "pipe:1"],
         stdin=False, name=path, stall_seconds=stall_seconds,
     )  # fmt: skip
@@ -188,7 +189,7 @@ def _ffmpeg_blocks(path: Path, stall_seconds: float) -> tuple[int, Iterator[np.n
     try:
         got = source.read_into(header)
         offset, _, encoding, rate, channels = struct.unpack(">5I", header[4:24])
-        if got < 24 or header[:4] != b".snd" or encoding != 6 or channels != 1 or not 0 < rate <= 1_000_000:
+        if got < 24 or header[:4] != b".snd" or encoding != 6 or not channels or not 0 < rate <= 1_000_000:
             source.finish()
             raise SpeakError(f"{path}: no sound in it that can be read ({source.complaint()})")
         source.read_into(bytearray(min(max(0, offset - 24), 1 << 20)))
@@ -198,9 +199,15 @@ def _ffmpeg_blocks(path: Path, stall_seconds: float) -> tuple[int, Iterator[np.n
 
     def blocks() -> Iterator[np.ndarray]:
         try:
-            buffer = bytearray(4 * BLOCK_SECONDS * max(rate, 1000))
-            while got := source.read_into(buffer) // 4:
-                yield np.frombuffer(bytes(buffer[: 4 * got]), ">f4").astype(np.float32)
+            # ffmpeg's own mixing to one channel changes the loudness by 3 dB for some formats: the mean is taken here
+            buffer = bytearray(4 * channels * min(BLOCK_SECONDS * max(rate, 1000), 25_000_000 // channels + 1))
+            room = longest_seconds(path) * rate
+            while got := source.read_into(buffer) // (4 * channels):
+                room -= got
+                if room < 0:
+                    raise SpeakError(f"{path}: its time stamps are damaged: hours of sound in so small a file")
+                block = np.frombuffer(bytes(buffer[: 4 * channels * got]), ">f4").astype(np.float32)
+                yield block.reshape(-1, channels).mean(axis=1)
             source.finish()
             if source.truncated:
                 raise SpeakError(f"{path}: the file is truncated, its sound ends early: copy it again")

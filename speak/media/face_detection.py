@@ -70,7 +70,7 @@ class Detector(Protocol):
 
 def has_dlib() -> bool:
     """True where the `faces` extra is installed."""
-    return importlib.util.find_spec("dlib") is not None or importlib.util.find_spec("_dlib_pybind11") is not None
+    return importlib.util.find_spec("dlib") is not None
 
 
 @functools.lru_cache(maxsize=1)

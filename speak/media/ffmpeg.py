@@ -38,6 +38,14 @@ def file_argument(path: str | Path) -> str:
     return f"file:{path}"
 
 
+def longest_seconds(path: Path) -> float:
+    """More than this a file of its size does not hold: damaged time stamps may claim years, all of it to be filled in.
+
+    Five bytes a second are a slide show; twelve hours are the most that is read of any file.
+    """
+    return min(12 * 3600.0, 60 + path.stat().st_size / 5)
+
+
 class Ffmpeg:
     """One run of ffmpeg, read from or written to through a pipe.
 

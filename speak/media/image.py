@@ -11,7 +11,7 @@ from speak.errors import SpeakError
 from speak.media.files import check_readable, whole_file
 
 # Formats that are decoded by libraries; Pillow also knows some that start other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "MPO", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
 MOST_PIXELS = 100_000_000  # 300 MB as RGB; a camera's picture has up to 60 million
 
@@ -28,7 +28,8 @@ def read_image(path: str | Path, background: tuple[int, int, int] = (255, 255, 2
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own warning of large pictures, odd EXIF, odd palettes
-            with Image.open(path, formats=FORMATS) as picture:
+            Image.init()
+            with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise SpeakError(
                         f"{path}: {picture.width}x{picture.height} pixels are more than the {MOST_PIXELS // 1_000_000} "
