@@ -10,12 +10,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ def write_mead(corpus: Corpus, folder: Path, device: str = "cpu", workers: int =
     is there when both are; the sound is written last.
     """
     _claim(corpus, folder, "mead")
+    for leftover in folder.rglob(".*.part*"):  # of a run that was killed
+        leftover.unlink(missing_ok=True)
     missing = [clip for clip in corpus.clips() if not all(path.exists() for path in _mead_paths(folder, clip))]
     make = functools.partial(_make_mead, corpus, folder, device)
     with closing(_each(missing, make, workers, f"synth {folder}")) as made:
@@ -181,6 +184,14 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # the parent was killed: nobody wants this clip any more
 
 
 def usual_workers(device: str) -> int:
