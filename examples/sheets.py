@@ -19,7 +19,7 @@ from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.head import Rendered, render
 from speak.synthetic.identity import HAIR_STYLES, IDENTITY_NAMES, sample_identity
 from speak.synthetic.motion import emotion_weights, natural_motion
-from speak.synthetic.scene import Scene, sample_scene
+from speak.synthetic.scene import sample_scene
 
 MOUTHS = {
     "rest": (0, 0, 0, 0, 0, 0), "m": (0, 0, 0, 1, 0, 0), "a": (0.98, 0.15, 0, 0, 0, 0), "e": (0.52, 0.55, 0, 0, 0, 0),
@@ -44,15 +44,9 @@ class Cast:
         full = full if pose is None else pose.clone()
         full[:, 5] *= zoom
         weights = emotion_weights("neutral", torch.ones(count)) if weights is None else weights
-        parts = []
-        for some in torch.arange(count).split(8):
-            parts.append(render(
-                self.identity[who[some]], full[some], weights[some],
-                torch.zeros(len(some), 6) if mouth is None else mouth[some],
-                torch.zeros(len(some), 4) if eyes is None else eyes[some], self.scene[who[some]], self.size,
-            ))  # fmt: skip
-        return Rendered(*(torch.cat([getattr(part, name) for part in parts])
-                          for name in ("frames", "landmarks", "mouth_opening", "visible")))
+        mouth = torch.zeros(count, 6) if mouth is None else mouth
+        eyes = torch.zeros(count, 4) if eyes is None else eyes
+        return render(self.identity[who], full, weights, mouth, eyes, self.scene[who], self.size)
 
 
 def to_images(frames: Tensor) -> list[Image.Image]:  # [B, 3, H, W] in [-1, 1]
@@ -168,5 +162,3 @@ if __name__ == "__main__":
     write_sheets(arguments.out, arguments.seed, arguments.size)
     print(f"sheets written to {arguments.out}")
 
-
-__all__ = ["Scene", "write_sheets"]

@@ -165,7 +165,7 @@ def _blur(picture: Tensor, number: dict[str, Tensor], strength: float) -> Tensor
     kernel = torch.exp(-0.5 * ((along / wide) ** 2 + (across / (wide * 0.5 + 0.12)) ** 2))
     kernel = kernel / kernel.sum((1, 2), keepdim=True)
     batch, channels = picture.shape[:2]
-    padded = F.pad(picture, (reach,) * 4, mode="reflect").reshape(1, batch * channels, *(s + 2 * reach for s in picture.shape[-2:]))
+    padded = F.pad(picture, (reach,) * 4, mode="reflect").flatten(0, 1).unsqueeze(0)
     weight = kernel[:, None].expand(-1, channels, -1, -1).reshape(batch * channels, 1, 2 * reach + 1, 2 * reach + 1)
     return F.conv2d(padded, weight, groups=batch * channels).reshape(picture.shape)
 

@@ -21,6 +21,7 @@ EYE_NAMES = ("blink_left", "blink_right", "gaze_x", "gaze_y")  # left and right 
 ACTIONS = (
     "brow_inner", "brow_outer", "brow_lower", "brow_squeeze", "brow_odd", "lid_wide", "lid_droop", "lid_sad",
     "squint", "cheek", "nose", "lip_raise", "smile", "frown", "smirk", "press", "jaw", "stretch", "pout", "bare",
+    "oval",
 )  # fmt: skip
 
 _EMOTION_ACTIONS: dict[str, dict[str, float]] = {
@@ -34,7 +35,7 @@ _EMOTION_ACTIONS: dict[str, dict[str, float]] = {
     "happy": dict(smile=1.0, cheek=1.0, squint=0.55, jaw=0.30, brow_outer=0.25, brow_inner=0.2),
     "neutral": {},
     "sad": dict(brow_inner=1.0, brow_outer=-0.75, brow_squeeze=0.55, lid_droop=0.42, lid_sad=1.0, frown=1.0, pout=0.7),
-    "surprised": dict(brow_inner=1.0, brow_outer=1.15, lid_wide=0.95, jaw=0.85),
+    "surprised": dict(brow_inner=1.0, brow_outer=1.15, lid_wide=0.95, jaw=0.85, oval=1.0),
 }  # fmt: skip
 
 
@@ -63,24 +64,26 @@ def decode_expression(
     jaw = 1 - (1 - opened) * (1 - 0.75 * act["jaw"] * closing * (1 - 0.55 * rounded))
     face["jaw"] = 0.235 * jaw
     half = 1 + 0.17 * wide + 0.24 * act["smile"] + 0.17 * act["stretch"] + 0.06 * act["smirk"] - 0.10 * act["pout"]
-    half = half - 0.05 * act["press"] - 0.10 * act["jaw"] * (1 - act["smile"]) * 0.6
+    half = half - 0.05 * act["press"] - 0.06 * act["jaw"] * (1 - act["smile"]) - 0.24 * act["oval"]
     face["mouth_half"] = person["mouth_half"] * half * (1 - 0.44 * rounded) * (1 - 0.07 * jaw)
     face["smile_left"] = 0.105 * act["smile"] * (1 - 0.5 * rounded) - 0.085 * act["frown"]
-    face["smile_right"] = face["smile_left"] + 0.105 * act["smirk"]
+    face["smile_right"] = face["smile_left"] + 0.120 * act["smirk"]
     face["mouth_x"] = 0.035 * act["smirk"]
     show = act["bare"] * (1 - press) * (1 - rounded * 0.7)
     gap = 0.268 * jaw * closing + 0.045 * show * (1 - jaw)
     gap = gap + 0.035 * tuck + 0.025 * tongue * (1 - opened)
-    face["gap_up"] = gap * 0.10 + 0.045 * act["lip_raise"] * (1 - press) * (1 - rounded) * 0.55 + 0.012 * tuck
-    face["gap_up"] = face["gap_up"] + 0.015 * show
-    face["gap_low"] = gap * 0.90 + 0.02 * show
+    sneer = act["lip_raise"] * (1 - press) * (1 - rounded)
+    upward = 0.10 + 0.24 * act["oval"] + 0.10 * rounded
+    face["gap_up"] = gap * upward + 0.025 * sneer + 0.012 * tuck + 0.015 * show
+    face["gap_low"] = gap * (0.90 - 0.14 * act["oval"] - 0.10 * rounded) + 0.02 * show
     thin = (1 - 0.55 * torch.maximum(press * 0.85, act["press"] * 0.55)) * (1 - 0.20 * act["smile"]) * (1 - 0.18 * jaw)
     face["upper_thick"] = person["upper_thick"] * thin * (1 + 0.25 * rounded) * (1 - 0.30 * act["bare"])
     face["lower_thick"] = person["lower_thick"] * thin * (1 + 0.20 * rounded) * (1 - 0.62 * tuck)
     face["lower_thick"] = face["lower_thick"] * (1 + 0.35 * act["pout"] - 0.15 * act["stretch"])
     face["protrude"] = 0.085 * rounded + 0.045 * act["pout"] - 0.02 * press - 0.02 * wide
-    face["lip_lift"] = 0.040 * act["lip_raise"] + 0.022 * act["pout"] + 0.012 * act["smile"] - 0.0 * jaw
-    face["tuck"], face["tongue"], face["rounded"] = tuck, tongue, rounded
+    face["lip_lift"] = 0.040 * act["lip_raise"] + 0.022 * act["pout"] + 0.012 * act["smile"]
+    face["tuck"], face["tongue"] = tuck, tongue
+    face["rounded"] = 1 - (1 - rounded) * (1 - 0.45 * act["oval"])
     face["square"] = act["bare"] + 0.5 * act["stretch"]
     face["chin_up"] = act["pout"] * (1 - jaw)
 

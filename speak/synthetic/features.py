@@ -52,7 +52,7 @@ def brow(face: Numbers, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Lips:
-    """The four edges of the lips at x: y of the upper lip's outer and inner edge, of the lower lip's inner and outer."""
+    """The four edges of the lips at x, as heights y: upper_outer, upper_inner, lower_inner, lower_outer."""
 
     def __init__(self, face: Numbers, x: Tensor) -> None:
         self.u = (x - face.mouth_x) / face.mouth_half
@@ -60,7 +60,8 @@ class Lips:
         arch = 1 - u * u
         side = smoothstep(-0.35, 0.35, u)
         corner = mix(face.smile_left, face.smile_right, side)
-        line = face.mouth_y + face.lip_lift * arch + (corner + 0.010) * (u.abs().pow(1.6) - 0.30) + 0.004 * bell(u / 0.25)
+        line = face.mouth_y + face.lip_lift * arch + 0.004 * bell(u / 0.25)
+        line = line + (corner + 0.022) * (u.abs().pow(1.6) - 0.30)
         open_arch = mix(arch.pow(0.85), arch.pow(0.45), face.square.clamp(0, 1))
         open_arch = mix(open_arch, arch.pow(0.55), face.rounded)
         sag = 1 + 0.5 * (face.smile_left * 8).clamp(0, 1) * arch
@@ -83,7 +84,7 @@ def upper_teeth_edge(face: Numbers, lips: Lips) -> Tensor:
     """Height y of the upper teeth's lower edge: it belongs to the skull, so it stays while the jaw drops; it is drawn
     along the bow of the upper lip."""
     smile = 0.5 * (face.smile_left + face.smile_right).clamp(min=0)
-    return lips.line - 0.045 - 0.35 * smile - 0.35 * face.lip_lift + 0.6 * face.gap_up
+    return lips.line - 0.045 - 0.35 * smile - 0.35 * face.lip_lift + 0.9 * face.gap_up
 
 
 def lower_teeth_edge(face: Numbers) -> Tensor:
@@ -96,6 +97,6 @@ def lip_profile(lips: Lips, y: Tensor) -> Tensor:
     upper = ((y - lips.upper_inner) / (lips.upper_outer - lips.upper_inner)).clamp(0, 1)
     lower = ((lips.lower_inner - y) / (lips.lower_inner - lips.lower_outer)).clamp(0, 1)
     inside = (lips.u.abs() < 1).to(y.dtype)
-    upper = (1 - upper) ** 2 * (1 + 2 * upper) * (1 - (1 - upper) ** 6)
+    upper = 3.4 * upper * (1 - upper)
     lower = (1 - lower) ** 2 * (1 + 2 * lower) * (1 - (1 - lower) ** 5) * 1.25
     return torch.maximum(upper, lower) * inside

@@ -53,6 +53,8 @@ def style_numbers(face: Numbers) -> dict[str, Tensor]:  # face: [B]
     style["wave"] = 0.012 + 0.035 * face.hair_wave
     style["sweep"] = style["sweep"] * torch.where(face.hair_side > 0.5, 1.0, -1.0) * (0.5 + (face.hair_side * 2 % 1))
     style["part"] = style["part"] * torch.where(face.hair_side * 2 % 1 > 0.25, 1.0, 0.0)
+    style["curtain"] = (style["part"] > 0.055).to(face.age.dtype) * (0.55 + 0.45 * face.hair_volume)
+    style["part_at"] = 0.38 * style["sweep"].sign() * (face.hair_side * 2 % 1)
     style["part_x"] = 0.22 * style["sweep"].sign() * (face.hair_side * 2 % 1)
     return {name: value.unsqueeze(1) for name, value in style.items()}
 
@@ -64,7 +66,10 @@ def hairline(style: dict[str, Tensor], angle: Tensor) -> Tensor:  # angle: [1 or
     front = style["line"] - style["recess"] * bell((a - 0.72) / 0.28) + 0.12 * style["recess"] * bell(a / 0.25)
     front = front + style["spike"] * (0.6 * torch.sin(15 * angle) + 0.4 * torch.sin(26 * angle + 1))
     front = front + 0.30 * lean * (style["end"] > 0.045) * (style["line"] > 4.0)
-    s = mix(front, style["side"], smoothstep(0.80, 1.22, a))
+    front = front + 0.16 * lean * (style["line"] < 4.0) * smoothstep(1.1, 0.6, a)
+    apart = smoothstep(0.04, 0.85, (angle - style["part_at"]).abs())
+    front = front + style["curtain"] * (2.3 * apart - 0.25)
+    s = mix(front, torch.maximum(style["side"], front), smoothstep(0.80, 1.22, a))
     s = mix(s, style["side"] - 0.9, smoothstep(1.42, 1.62, a))
     return mix(s, style["nape"], smoothstep(1.75, 2.35, a))
 
@@ -76,7 +81,6 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     k = torch.linspace(-1, 1, HAIR_COLUMNS, device=device)
     angle = math.pi * (0.80 * k + 0.20 * k**3)
     v = torch.linspace(0, 1, HAIR_ROWS, device=device)
-    v = torch.where(v < 0.5, v, v)
     wide_angle = angle[None]
     end = hairline(style, wide_angle)  # [B, C]
     hang = smoothstep(style["open"] - 0.16, style["open"] + 0.16, wide_angle.abs()) * (style["length"] > 0)
@@ -118,7 +122,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     swirl = turns + cell("sweep") * 0.5 * s / 3
     strand_wave = cell("wave") * torch.sin(11 * swirl + 2.5 * torch.sin(3 * turns)) * 0.45
     strand_wave = strand_wave * smoothstep(0.04, 0.12, thick) * smoothstep(0.05, 0.4, along)
-    curls = torch.sin(16 * turns + 3.1 * torch.sin(s * 1.9)) * torch.sin(3.6 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
+    curls = torch.sin(16 * turns + 3.1 * torch.sin(s * 1.9))
+    curls = curls * torch.sin(3.6 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
     curls = curls * smoothstep(0.02, 0.1, thick) * cell("curl")
     points = base + out * (thick + strand_wave + curls).unsqueeze(-1)
 
@@ -146,8 +151,8 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     flat_points = points.reshape(count, -1, 3)
     shell = Mesh(flat_points, normals, albedo, shade.reshape(count, -1), mark, follow, faces, HAIR)
     hanging = (style["length"] > 0).unsqueeze(2)
-    inside = Mesh(torch.where(hanging, flat_points, torch.zeros_like(flat_points)), -normals, albedo * 0.5, shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]],
-                  HAIR_INSIDE)
+    inside = Mesh(torch.where(hanging, flat_points, torch.zeros_like(flat_points)), -normals, albedo * 0.5,
+                  shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]], HAIR_INSIDE)
     return [shell, inside, _bun(face)]
 
 

@@ -8,7 +8,6 @@ left. A unit of length is about half a head; at scale 1 it is `UNIT` image width
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 from torch import Tensor
@@ -18,8 +17,9 @@ from speak.synthetic.features import mouth_opening
 from speak.synthetic.hair import hair
 from speak.synthetic.identity import decode_identity
 from speak.synthetic.landmarks import landmark_points
-from speak.synthetic.paint import blend, paint_beard, paint_eyes, paint_mouth, paint_skin
-from speak.synthetic.parts import BODY, EAR, HAIR, SKIN, Mesh, body, ears, glasses, paint_body
+from speak.synthetic.openings import paint_eyes, paint_mouth
+from speak.synthetic.paint import blend, paint_beard, paint_skin
+from speak.synthetic.parts import BODY, SKIN, Mesh, body, ears, glasses, paint_body
 from speak.synthetic.raster import Samples, rasterise
 from speak.synthetic.scene import Scene, background_colour
 from speak.synthetic.shading import develop, light_surface
@@ -32,6 +32,7 @@ _CAMERA = 9.0  # head units from the viewer to the neck's axis
 _PIVOT = (0.0, -0.35, -0.15)  # the head turns about the top of the neck
 _WAIST = (0.0, -1.70, -0.20)  # the shoulders turn a little, about this
 _MIDDLE = 0.05  # height that lies in the picture's middle when x and y are 0
+_AT_ONCE = 8  # pictures that a CPU renders together: more no longer fit its caches
 _DEPTH_EDGE = 0.10  # a jump of depth, head units, that is smoothed like an edge
 
 
@@ -111,6 +112,19 @@ def render(
     size: int = 256,
 ) -> Rendered:
     """Pictures of people with their landmarks. Same numbers, same bytes on the CPU; all on the device of `identity`."""
+    inputs = (identity, pose, emotion_weights, mouth, eyes)
+    at_once = _AT_ONCE if identity.device.type == "cpu" else identity.shape[0]
+    parts = [_render(*(value[start : start + at_once] for value in inputs), scene[start : start + at_once], size)
+             for start in range(0, identity.shape[0], at_once)]  # fmt: skip
+    if len(parts) == 1:
+        return parts[0]
+    names = [field.name for field in dataclasses.fields(Rendered)]
+    return Rendered(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def _render(
+    identity: Tensor, pose: Tensor, emotion_weights: Tensor, mouth: Tensor, eyes: Tensor, scene: Scene, size: int
+) -> Rendered:
     person = decode_identity(identity)
     plain = Numbers({**person, **decode_expression(person, emotion_weights, mouth, eyes)})
     face = plain.columns()
@@ -152,7 +166,9 @@ def _shade(
     """Developed colour [N, 3] in [0, 1] of every sample."""
     corner = faces[samples.face] + (samples.picture * attributes.shape[1]).unsqueeze(1)
     table = attributes.reshape(-1, attributes.shape[2])
-    mixed = sum(table.index_select(0, corner[:, k]) * samples.weights[:, k : k + 1] for k in range(3))
+    mixed = table.index_select(0, corner[:, 0]) * samples.weights[:, :1]
+    for k in (1, 2):
+        mixed.addcmul_(table.index_select(0, corner[:, k]), samples.weights[:, k : k + 1])
     point, normal, albedo = mixed[:, :3], mixed[:, 3:6], mixed[:, 6:9].clamp(min=0)
     shade, mark = mixed[:, 9].clamp(0, 1), mixed[:, 10:]
     normal = torch.nn.functional.normalize(normal, dim=1, eps=1e-6)
@@ -165,10 +181,11 @@ def _shade(
 
     skin = of(SKIN)
     owner = samples.picture[skin]
-    face = plain.at(owner)
     on_skin = point[skin]
-    bare, shiny = paint_skin(face, on_skin, albedo[skin], gloss[skin], pixel[owner])
-    bare, shiny = paint_beard(face, on_skin, bare, shiny, mark[skin, 0])
+    bare, shiny = paint_skin(plain, owner, on_skin, albedo[skin], gloss[skin], pixel[owner])
+    hairy = (mark[skin, 0] > 0.05).nonzero().squeeze(1)
+    bare[hairy], shiny[hairy] = paint_beard(plain.at(owner[hairy]), on_skin[hairy], bare[hairy], shiny[hairy],
+                                            mark[skin[hairy], 0])
     albedo[skin], gloss[skin] = bare, shiny
     cloth = of(BODY)
     owner_cloth = samples.picture[cloth]
@@ -215,5 +232,3 @@ def _compose(samples: Samples, colour: Tensor, scene: Scene, size: int) -> tuple
     frames = flat.reshape(batch, size, size, 3).permute(0, 3, 1, 2) * 2 - 1
     return frames.contiguous(), visible.reshape(batch, size, size)
 
-
-__all__ = ["EAR", "HAIR", "Rendered", "UNIT", "math", "render", "rotation"]

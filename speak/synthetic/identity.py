@@ -1,4 +1,4 @@
-"""Who a rendered person is: some fifty numbers in [0, 1], how people are drawn, and what the numbers mean in head units.
+"""Who a rendered person is: some fifty numbers in [0, 1], how people are drawn, what the numbers mean.
 
 The unit of length is about half the height of a head without hair; y is up, z points out of the face.
 """
@@ -26,6 +26,7 @@ HAIR_STYLES = (
     "bald", "cropped", "short", "swept", "quiff", "curly", "afro", "fringe", "bob", "long", "long_fringe", "bun",
     "tied_back", "wavy",
 )  # fmt: skip
+HANGING_STYLES = ("bob", "long", "long_fringe", "wavy")
 CLOTHING_STYLES = ("crew", "vneck", "shirt", "turtleneck", "hoodie", "jacket")
 
 _SKIN = ((253, 220, 198), (246, 204, 174), (236, 186, 150), (220, 166, 126), (188, 130, 92), (148, 96, 66),
@@ -63,7 +64,7 @@ def sample_identity(count: int, generator: torch.Generator) -> Tensor:
     lean = (man * 2 - 1) * (0.4 + 0.6 * uniform())  # -1 .. 1
     old = uniform() ** 1.6
     number["age"] = old
-    tone = uniform()
+    tone = uniform() ** 1.35
     number["skin_tone"] = tone
     number["hair_colour"] = (uniform() ** 0.9 * (1.0 - 0.75 * (tone * 1.4).clamp(max=1.0))).clamp(0, 1)
     number["eye_colour"] = (uniform() ** (0.6 + 2.5 * tone)) * (1 - 0.5 * tone * (uniform() < 0.85).float())
@@ -124,6 +125,8 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["cloth_under"] = _linear(other * 0.3 + 165)
 
     values["hair_kind"] = choice(of("hair_style"), len(HAIR_STYLES))
+    hanging = torch.tensor([name in HANGING_STYLES for name in HAIR_STYLES], device=identity.device)
+    values["hair_hangs"] = hanging[values["hair_kind"]].to(identity.dtype)
     values["clothing_kind"] = choice(of("clothing"), len(CLOTHING_STYLES))
     values["eye_x"] = of("eye_spacing", 0.312, 0.360)
     values["eye_half"] = of("eye_size", 0.178, 0.232)

@@ -72,9 +72,17 @@ def _feature_curves(face: Numbers) -> tuple[Tensor, Tensor]:
 
 def _depth_at(points: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Depth of the face's surface at (x, y): a narrow weighted mean of the mesh's front vertices."""
-    rows = head_rows()
-    columns = head_columns()
-    chosen = ((rows > 3.5) & (rows < 12.6))[:, None] & (columns.abs() < 1.25)[None]
+    upper = [*range(0, 10), *range(19, 31)]  # brows and eyes, then nose and mouth: each with its part of the mesh
+    lower = [index for index in range(x.shape[1]) if index not in upper]
+    z = torch.empty_like(x)
+    for which, low, high in ((upper, 3.6, 7.2), (lower, 6.0, 12.0)):
+        z[:, which] = _nearby_depth(points, x[:, which], y[:, which], low, high)
+    return z
+
+
+def _nearby_depth(points: Tensor, x: Tensor, y: Tensor, low: float, high: float) -> Tensor:
+    rows, columns = head_rows(), head_columns()
+    chosen = ((rows > low) & (rows < high))[:, None] & (columns.abs() < 1.1)[None]
     index = chosen.reshape(-1).nonzero().squeeze(1).to(points.device)
     near = points.index_select(1, index)
     away = (near[:, None, :, 0] - x[:, :, None]) ** 2 + (near[:, None, :, 1] - y[:, :, None]) ** 2

@@ -49,7 +49,7 @@ def smooth_noise(frames: int, seconds: float, generator: torch.Generator, channe
 
 def head_motion(frames: int, generator: torch.Generator, emotion: str = "neutral", strength: Tensor | float = 1.0,
                 liveliness: float = 1.0) -> Tensor:  # strength: number or [T]
-    """Pose [T, 6]: a posture kept for the clip, slow drift, livelier nods and turns, the emotion's way to hold the head.
+    """Pose [T, 6]: a posture kept for the clip, slow drift, livelier nods, the emotion's way to hold the head.
 
     Within about 40 degrees of yaw and 30 of pitch.
     """
@@ -91,7 +91,7 @@ def blinks(frames: int, generator: torch.Generator, per_second: float = 0.33) ->
 
 
 def saccades(frames: int, generator: torch.Generator) -> Tensor:
-    """Gaze [T, 2] (right, up) in [-1, 1]: rests of half a second to two on or near the viewer, jumps of 2 to 3 frames."""
+    """Gaze [T, 2] (right, up) in [-1, 1]: rests of half a second to two near the viewer, jumps of 2 to 5 frames."""
     gaze = torch.zeros(frames, 2)
     at, here = 0.0, torch.zeros(2)
     time = torch.arange(frames, dtype=torch.float32).unsqueeze(1)

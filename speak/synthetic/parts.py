@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from speak.synthetic.shapes import Numbers, bell, grid_faces, grid_normals, mix, smoothstep, spline
+from speak.synthetic.shapes import Numbers, bell, cover, grid_faces, grid_normals, mix, smoothstep, spline
 from speak.synthetic.surface import ring, skull
 
 SKIN, EAR, HAIR, HAIR_INSIDE, BODY, GLASSES = range(6)  # which surface a triangle belongs to
@@ -58,7 +58,7 @@ def neckline(face: Numbers, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     shirt = -1.10 - front * (0.34 - 0.95 * ax).clamp(min=0.0)
     turtle = -0.985 - 0.10 * front
     hood = mix(torch.full_like(x, -0.93), -1.36 + 0.55 * ax.clamp(max=0.4), front)
-    line = torch.where(kind == 0, crew, crew)
+    line = crew
     for index, other in ((1, vee), (2, shirt), (3, turtle), (4, hood)):
         line = torch.where(kind == index, other, line)
     outer = torch.where(kind == 5, -1.12 - front * (1.30 - 2.5 * ax).clamp(min=0.0), torch.full_like(x, 9.0))
@@ -120,8 +120,10 @@ def ears(face: Numbers, stations: Tensor) -> Mesh:  # face: [B]
     size = (0.82 + 0.36 * face.ear_size)[:, None, None]
     a = 0.235 * size * out * up
     b = 0.150 * size * out * torch.cos(turn) * narrow
+    flat = torch.where(face.hair_hangs > 0, 0.25, 1.0)[:, None, None]  # long hair presses them to the head
     flare = (0.25 + 0.55 * face.ear_angle)[:, None, None]
     outward = height * size + flare * (b + 0.12) * smoothstep(1.0, 0.75, q)
+    outward = outward * flat
     y = -0.09 + a
     z = -0.10 - b
     mirrored = []
@@ -163,7 +165,7 @@ def glasses(face: Numbers, stations: Tensor) -> Mesh:  # face: [B]
     turn = torch.linspace(0, 2 * math.pi, 29, device=device)[None]
     square = torch.where(form == 0, 1.0, torch.where(form == 1, 0.55, torch.where(form == 2, 0.75, 0.62)))
     wide = face.eye_half[:, None] * torch.where(form == 0, 1.16, 1.26)
-    high = torch.where(form == 0, wide, torch.where(form == 1, 0.70 * wide, torch.where(form == 2, 0.86 * wide, 0.8 * wide)))
+    high = wide * torch.where(form == 0, 1.0, torch.where(form == 1, 0.70, torch.where(form == 2, 0.86, 0.80)))
     cos, sin = torch.cos(turn), torch.sin(turn)
     a = wide * cos.sign() * cos.abs().pow(square)
     b = high * sin.sign() * sin.abs().pow(square)
@@ -205,29 +207,25 @@ def paint_body(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixe
     """Clothes over the torso's skin, per sample: albedo [N, 3] and gloss [N]."""
     x, y, z = point.unbind(1)
     line, outer = neckline(face, x, z)
-    clothed = cover_band(line - y, pixel)
+    clothed = cover(line - y, pixel)
     albedo = albedo * (1 - 0.30 * smoothstep(0.08, 0.0, y - line)).unsqueeze(1)
     kind = face.clothing_kind
     cloth = torch.where((kind == 5).unsqueeze(1), face.cloth_under, face.cloth)
     rib = (line - y)
-    hem = smoothstep(0.0, 0.012, rib) * (1 - 0.35 * bell((rib - 0.065) / 0.009) * ((kind == 0) | (kind == 4)))
+    hem = (0.45 + 0.55 * smoothstep(0.0, 0.030, rib)) * (1 - 0.35 * bell((rib - 0.065) / 0.009) * ((kind == 0) | (kind == 4)))
     fold = 1 - 0.30 * bell((rib - 0.16) / 0.014) * (kind == 3)
     front = (z > 0).to(x.dtype)
     collar_edge = 0.235 - 0.5 * (-1.22 - y).abs()
-    collar = (kind == 2) * front * (0.0 + bell((x.abs() - collar_edge) / 0.012) * smoothstep(-1.42, -1.40, y))
+    collar = (kind == 2) * front * bell((x.abs() - collar_edge) / 0.012) * smoothstep(-1.42, -1.40, y)
     placket = (kind == 2) * front * bell((x - 0.035) / 0.008) * (y < -1.40)
-    button = (kind == 2) * front * smoothstep(0.026, 0.018, ((x) ** 2 + (torch.remainder(y, 0.17) - 0.085) ** 2).sqrt()) * (
-        y < -1.42)
+    from_button = (x**2 + (torch.remainder(y, 0.17) - 0.085) ** 2).sqrt()
+    button = (kind == 2) * front * smoothstep(0.026, 0.018, from_button) * (y < -1.42)
     strings = (kind == 4) * front * bell((x.abs() - 0.12) / 0.014) * (y < line - 0.05) * (y > -1.75)
     cloth = cloth * (hem * fold * (1 - 0.45 * collar) * (1 - 0.35 * placket)).unsqueeze(1)
     cloth = mix(cloth, torch.full_like(cloth, 0.75), 0.8 * torch.maximum(button, strings).unsqueeze(1))
     albedo = mix(albedo, cloth, clothed.unsqueeze(1))
-    coat = cover_band(outer - y, pixel) * (kind == 5)
+    coat = cover(outer - y, pixel) * (kind == 5)
     lapel = bell((outer - y - 0.22) / 0.018) * front
     albedo = mix(albedo, (face.cloth * (1 - 0.4 * lapel).unsqueeze(1)), coat.unsqueeze(1))
     gloss = gloss * (1 - 0.85 * torch.maximum(clothed, coat))
     return albedo, gloss
-
-
-def cover_band(distance: Tensor, pixel: Tensor) -> Tensor:
-    return (distance / pixel + 0.5).clamp(0, 1)

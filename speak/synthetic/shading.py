@@ -38,10 +38,11 @@ def light_surface(
     up = normal[:, 1]
     sky = 0.28 + 0.10 * up + 0.05 * normal[:, 2]
     bounce = (0.12 - 0.12 * up).clamp(min=0)
-    ambient = sky.unsqueeze(1) * torch.tensor([0.92, 0.97, 1.08], device=device) + bounce.unsqueeze(1) * torch.tensor(
+    ambient = sky.unsqueeze(1) * torch.tensor([0.98, 0.98, 1.03], device=device) + bounce.unsqueeze(1) * torch.tensor(
         [1.10, 0.92, 0.82], device=device)
     deep = shade.unsqueeze(1)
-    warm = deep ** torch.tensor([0.80, 1.05, 1.10], device=device)
+    bend = torch.tensor([0.25, -0.05, -0.10], device=device)  # hollows go red before they go dark
+    warm = deep * (1 + bend - bend * deep)
     lit = albedo * (0.84 * diffuse * colour * (0.35 + 0.65 * warm) + ambient * warm)
 
     half = torch.nn.functional.normalize(light + torch.tensor([0.0, 0.0, 1.0], device=device), dim=1)
@@ -50,18 +51,26 @@ def light_surface(
     fresnel = (1 - normal[:, 2].clamp(0, 1)) ** 3
     shine = shine + rim * fresnel * (0.35 + 0.4 * (normal[:, 0] * -light[:, 0].sign() + 0.5 * up).clamp(min=0)) * shade
 
-    # Hair: a band of light across strands that run down from the crown.
-    hair = (part == HAIR).to(albedo.dtype)
-    down = torch.tensor([0.0, 1.0, 0.0], device=device) - normal * up.unsqueeze(1)
+    lit = lit + (shine * 0.8).unsqueeze(1) * colour
+    locks = (part == HAIR).nonzero().squeeze(1)
+    lit[locks] = _light_hair(lit[locks], normal[locks], albedo[locks], shade[locks], strand[locks, 0], half[locks],
+                             facing[locks], colour[locks])
+    return lit
+
+
+def _light_hair(lit: Tensor, normal: Tensor, albedo: Tensor, shade: Tensor, strand: Tensor, half: Tensor,
+                facing: Tensor, colour: Tensor) -> Tensor:
+    """Adds hair's own light after Kajiya and Kay (1989): a band across strands that run down from the crown."""
+    down = torch.tensor([0.0, 1.0, 0.0], device=normal.device) - normal * normal[:, 1:2]
     tangent = torch.nn.functional.normalize(down + 0.05, dim=1)
-    fine = torch.sin(strand[:, 0] * 43 + 2 * torch.sin(strand[:, 0] * 17)) + 0.6 * torch.sin(strand[:, 0] * 97 + 1.3)
+    fine = torch.sin(strand * 43 + 2 * torch.sin(strand * 17)) + 0.6 * torch.sin(strand * 97 + 1.3)
     slip = (tangent * half).sum(1) + 0.05 * fine - 0.06
     band = (1 - slip * slip).clamp(min=0) ** 26
     back = (1 - (slip + 0.22) ** 2).clamp(min=0) ** 9
-    lit = lit * (1 + hair * 0.11 * fine).unsqueeze(1)
-    glow = (0.30 * band * (facing + 0.4).clamp(0, 1) * shade * hair).unsqueeze(1) * (0.30 + albedo.sqrt())
-    glow = glow + (0.55 * back * (facing + 0.3).clamp(0, 1) * hair).unsqueeze(1) * albedo
-    return lit + (shine.unsqueeze(1) * 0.8 + glow) * colour
+    lit = lit * (1 + 0.11 * fine).unsqueeze(1)
+    glow = (0.30 * band * (facing + 0.4).clamp(0, 1) * shade).unsqueeze(1) * (0.30 + albedo.sqrt())
+    glow = glow + (0.55 * back * (facing + 0.3).clamp(0, 1)).unsqueeze(1) * albedo
+    return lit + glow * colour
 
 
 def develop(light: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Smooth steps, bells, splines and the table of named numbers that the renderer's surfaces and paints are written in."""
+"""Smooth steps, bells, splines and the named numbers that the renderer's surfaces and paints are written in."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ def grid_faces(rows: int, columns: int) -> Tensor:
 
 def grid_normals(points: Tensor) -> Tensor:  # [B, R, C, 3] -> the same, unit length
     """Normals of a grid surface from differences of neighbours, (down the rows) x (along the columns)."""
-    down = torch.cat([points[:, 1:2] - points[:, :1], points[:, 2:] - points[:, :-2], points[:, -1:] - points[:, -2:-1]], 1)
+    down = torch.cat(
+        [points[:, 1:2] - points[:, :1], points[:, 2:] - points[:, :-2], points[:, -1:] - points[:, -2:-1]], 1)
     along = torch.cat(
         [points[:, :, 1:2] - points[:, :, :1], points[:, :, 2:] - points[:, :, :-2],
          points[:, :, -1:] - points[:, :, -2:-1]], 2)

@@ -31,7 +31,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
 
     # Beard: from the sideburns along the jaw, round the mouth; moustache above it.
     lips = Lips(face, x)
-    rest_y = y + face.jaw * smoothstep(face.mouth_y + 0.10, face.mouth_y - 0.16, y)
+    rest_y = bare.reshape(count, -1, 3)[..., 1]
     cheek_line = face.mouth_y + 0.06 + 0.46 * ((ax - 0.25) / 0.5).clamp(0, 1) ** 1.6 + 0.42 * smoothstep(0.42, 0.0, z)
     jaw_area = smoothstep(cheek_line + 0.05, cheek_line - 0.06, rest_y) * smoothstep(-0.30, 0.0, z)
     outside = torch.maximum(y - lips.upper_outer, lips.lower_outer - y)
@@ -44,7 +44,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     arc = face.nose_y - 0.050 - 0.55 * (ax - 0.05).clamp(min=0)
     under_nose = smoothstep(arc + 0.012, arc - 0.030, y)
     lip_area = under_nose * smoothstep(face.mouth_half * 1.25, face.mouth_half * 1.0, ax) * philtrum
-    lip_area = lip_area * smoothstep(face.mouth_y - 0.10, face.mouth_y - 0.04, y) * front
+    lip_area = lip_area * smoothstep(lips.line - 0.045, lips.line - 0.005, y) * front
     short = face.beard_full
     beard = (jaw_area * (short > 0)).clamp(0, 1)
     tache = lip_area * torch.maximum(face.moustache_full, (short > 0).to(x.dtype))
@@ -53,7 +53,8 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
 
     normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
     chin = smoothstep(face.mouth_y - 0.15, face.mouth_y - 0.35, rest_y)
-    depth = beard * off_lips * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * off_lips * 0.035
+    depth = beard * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * 0.035
+    depth = depth * off_lips
     points = points + normals * depth.unsqueeze(2)
     normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
 
@@ -93,7 +94,8 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     shade = shade - cast.expand(shape[:3]).reshape(count, -1)
     scalp = hairy * smoothstep(-0.15, -0.55, to_hair)
     buzz = (plain.hair_kind == 0).to(x.dtype)[:, None, None] * 0.10 * smoothstep(3.4, 2.9, rows)
-    albedo = mix(albedo, face.hair, torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[:3]).reshape(count, -1, 1))
+    covered = torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[:3]).reshape(count, -1, 1)
+    albedo = mix(albedo, face.hair, covered)
     ones = torch.ones(x.shape[1], device=x.device)
     return Mesh(points, normals, albedo, shade.clamp(0.10, 1), torch.stack([cover, stubble], 2), ones,
                 _faces().to(x.device), SKIN)

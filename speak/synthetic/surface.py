@@ -64,8 +64,10 @@ def stations_of(face: Numbers) -> Tensor:
 
     width = 1 + of(face.head_width, -0.055, 0.075) + of(face.fullness, -0.02, 0.05) * around(9, 3)
     width = width + of(face.cheekbones, -0.035, 0.035) * around(7, 1.5)
-    width = width + of(face.jaw_width, -0.10, 0.09) * around(10, 1.6) + of(face.jaw_corner, -0.04, 0.06) * around(9.5, 1)
-    width = width + of(face.chin_width, -0.20, 0.20) * around(12, 1.1) + of(face.forehead, -0.03, 0.03) * around(3.5, 1.5)
+    width = width + of(face.jaw_width, -0.10, 0.09) * around(10, 1.6)
+    width = width + of(face.jaw_corner, -0.04, 0.06) * around(9.5, 1)
+    width = width + of(face.chin_width, -0.20, 0.20) * around(12, 1.1)
+    width = width + of(face.forehead, -0.03, 0.03) * around(3.5, 1.5)
     stations[:, :, 4] *= width
     high = of(face.head_height, -0.05, 0.09) * ((place < 5).float() * (1 - place / 5))[None]
     stations[:, :, 0] += high
@@ -84,7 +86,7 @@ def stations_of(face: Numbers) -> Tensor:
 
 
 def ring(profile: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Points [..., 3] of the loft: profile [..., 6] of the row (broadcast over columns), cosine and sine of the angle."""
+    """Points [..., 3] of the loft: profile [..., 6] of the row, cosine and sine of the angle, broadcast."""
     front_y, front_z, back_y, back_z, half, side_y = profile.unbind(-1)
     y = side_y + 0.5 * (front_y - back_y) * cosine + (0.5 * (front_y + back_y) - side_y) * cosine * cosine
     ahead = cosine.clamp(min=0).pow(0.86)
@@ -138,7 +140,8 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
     # The muzzle under the nose, the furrow under the lower lip, the chin.
     z = z + front * 0.055 * bell(x / 0.30) * bell((y - face.mouth_y - 0.01) / 0.17)
     z = z - front * 0.035 * bell(x / 0.20) * bell((y - face.mouth_y + 0.165 + face.jaw * 0.95) / 0.06)
-    z = z + front * 0.035 * bell(x / (0.12 + 0.08 * face.chin_width)) * bell((y - face.mouth_y + 0.30 + face.jaw) / 0.09)
+    ball = bell(x / (0.12 + 0.08 * face.chin_width)) * bell((y - face.mouth_y + 0.30 + face.jaw) / 0.09)
+    z = z + front * 0.035 * ball
 
     # Nose: bridge, ball, wings; the fold from wing to mouth corner.
     top, tip = 0.06, face.nose_y
@@ -148,7 +151,7 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
     ends = smoothstep(tip - 0.10, tip + 0.02, y)
     z = z + front * bridge * ends * bell(x / ((0.060 + 0.028 * along) * wide))
     tip_y = tip + 0.035 + 0.03 * (face.nose_tip - 0.5)
-    reach = (((x / (0.112 * wide)) ** 2 + ((y - tip_y) / 0.108) ** 2)).clamp(max=4)
+    reach = ((x / (0.112 * wide)) ** 2 + ((y - tip_y) / 0.108) ** 2).clamp(max=4)
     ball = torch.exp(-reach.pow(1.35))
     z = z + front * (0.120 + 0.05 * face.nose_tip) * ball
     lift = 0.022 * face.nose_wrinkle
@@ -181,7 +184,6 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
 
     # Bags and age.
     z = z + front * 0.010 * (face.wrinkle + 0.4 * face.squint_bag) * hump(eye_u / 1.1) * bell((y + 0.135) / 0.03)
-    # Beard and moustache have body.
     return torch.stack([x, y, z], -1)
 
 
