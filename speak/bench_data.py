@@ -5,12 +5,13 @@ All material is made on the spot: moving gradients with noise, which decodes and
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,21 +26,16 @@ from speak.prepare import prepare
 SIZES = ((1920, 1080), (640, 480), (256, 256))
 
 
-def bench_data(seconds: float = 8.0) -> dict[str, float]:
-    """Figures by name: `decode WxH frames/s` a core (ffmpeg alone, one thread, to nowhere), `prepare WxH frames/s` a
-    core (with a given box), `prepare/decode WxH` (the ratio of their processor times), `read frames/s` (random frames
-    of a prepared 256x256 corpus, one core) and the three stages' samples in frames/s.
-
-    Args:
-        seconds: length of the videos that are prepared.
-    """
-    figures: dict[str, float] = {}
+def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Two tables. Preparing, a row a size: frames a second and core of ffmpeg's decoder alone (to nowhere), of
+    `prepare` (given box, sound, 256x256 JPEG), and the ratio of their processor times. Reading a prepared corpus at
+    random on one core: frames a second bare and through the three stages' windows."""
+    seconds, samples = (2.0, 150) if arguments.quick else (8.0, 600)
     with tempfile.TemporaryDirectory(prefix="speak-bench-") as name:
         folder = Path(name)
-        for width, height in SIZES:
-            figures |= _prepare_speed(folder / f"{width}", width, height, seconds)
-        figures |= _read_speed(folder / "corpus")
-    return figures
+        prepared = [_prepare_speed(folder / f"{width}", width, height, seconds) for width, height in SIZES]
+        read = _read_speed(folder / "corpus", 4 if arguments.quick else 16, samples)
+    return {"prepare, frames a second and core": prepared, "read at random, 256x256, frames a second and core": read}
 
 
 def moving_frames(width: int, height: int, count: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -55,7 +51,7 @@ def moving_frames(width: int, height: int, count: int, seed: int = 0) -> Iterato
         yield np.clip(frame + noise[dy : dy + height, dx : dx + width], 0, 255).astype(np.uint8)
 
 
-def _prepare_speed(folder: Path, width: int, height: int, seconds: float) -> dict[str, float]:
+def _prepare_speed(folder: Path, width: int, height: int, seconds: float) -> dict[str, Any]:
     source = folder / "videos"
     source.mkdir(parents=True)
     count = round(seconds * FRAME_RATE)
@@ -73,20 +69,18 @@ def _prepare_speed(folder: Path, width: int, height: int, seconds: float) -> dic
     for attempt in range(3):
         out = folder / f"out{attempt}"
         times.append(_processor_time(lambda o=out: prepare(source, "folder", o, box=box, workers=1, quiet=True)))
-    size = f"{width}x{height}"
     return {
-        f"decode {size} frames/s": count / decode,
-        f"prepare {size} frames/s": count / min(times),
-        f"prepare/decode {size}": min(times) / decode,
-    }
+        "video": f"{width}x{height}", "decoder": round(count / decode), "prepare": round(count / min(times)),
+        "ratio of times": round(min(times) / decode, 2),
+    }  # fmt: skip
 
 
-def _read_speed(folder: Path, clips: int = 16, frames: int = 150, samples: int = 400) -> dict[str, float]:
+def _read_speed(folder: Path, clips: int, samples: int, frames: int = 150) -> list[dict[str, Any]]:
     writer = PreparedWriter(folder)
     emotions = ("happy", "neutral", "sad", "angry")
     sound = np.random.default_rng(0).normal(0, 0.1, frames * SAMPLE_RATE // FRAME_RATE).astype(np.float32)
     for number in range(clips):
-        record = ClipRecord(f"clip{number:03d}", f"person{number % 4}", 0, emotions[number // 4])
+        record = ClipRecord(f"clip{number:03d}", f"person{number % 4}", 0, emotions[number // 4 % 4])
         writer.write(record, moving_frames(256, 256, frames, number), sound)
     corpus, random = PreparedCorpus(folder), np.random.default_rng(0)
 
@@ -95,26 +89,21 @@ def _read_speed(folder: Path, clips: int = 16, frames: int = 150, samples: int =
             corpus.frames(corpus.clips[random.integers(clips)], [int(random.integers(frames))])
 
     read()  # the pages of the files are in memory from here on
-    figures = {"read frames/s": samples / _timed(read)}
+    rows = [{"what": "single frames", "frames/s": round(samples / _processor_time(read))}]
     config = ClipsConfig()
     for name, data, each in (
-        ("irfd", IrfdPairs(corpus, config), 2),
-        ("syncnet", SyncWindows(corpus, config), config.sync_frames),
-        ("speak", SpeakWindows(corpus, config), 1 + config.speak_frames + config.emotion_frames),
+        ("irfd pairs", IrfdPairs(corpus, config), 2),
+        ("syncnet windows", SyncWindows(corpus, config), config.sync_frames),
+        ("speak windows", SpeakWindows(corpus, config), 1 + config.speak_frames + config.emotion_frames),
     ):
         count = samples // each
-        figures[f"{name} samples, frames/s"] = each * count / _timed(lambda d=data, n=count: [d[i] for i in range(n)])
-    return figures
+        seconds = _processor_time(lambda d=data, n=count: [d[index] for index in range(n)])
+        rows.append({"what": name, "frames/s": round(each * count / seconds)})
+    return rows
 
 
 def _processor_time(call: Callable[[], object]) -> float:
-    """Seconds that this process and its ended children were on a core."""
+    """Seconds that this process and its ended children were on a core: of a busy machine, too."""
     before = os.times()
     call()
-    return sum(os.times()[:4]) - sum(before[:4])
-
-
-def _timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    return max(0.01, sum(os.times()[:4]) - sum(before[:4]))

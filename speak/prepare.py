@@ -63,13 +63,16 @@ def prepare(
     listing = read_corpus(source, layout)
     writer = PreparedWriter(out, config.jpeg_quality)
     writer.remove_leftovers()
-    sources = _with_splits(listing.sources, writer)
+    inside = Path(out).resolve()  # the corpus may be written below its source
+    sources = [item for item in listing.sources if inside not in item.path.resolve().parents]
+    left_out = [item for item in listing.left_out if inside not in Path(item[0]).resolve().parents]
+    sources = _with_splits(sources, writer)
     done = {record.piece for record in writer.records.values()}
     root = Path(source)
     waiting = [item for item in sources if item.name not in done]
     already = len(sources) - len(waiting)
     made, frames, found_by, notes = 0, 0, Counter(), []
-    problems = [(str(path), reason) for path, reason in listing.left_out]
+    problems = [(str(path), reason) for path, reason in left_out]
     workers = max(1, min(workers or os.cpu_count() or 1, len(waiting)))
     job = dataclasses.asdict(config), str(out), box, face, 1 if workers > 1 else 0
     try:

@@ -163,7 +163,7 @@ def _mead(folder: Path) -> Listing:
 def _mead_key(path: Path) -> tuple[str, str | None, int | None, str, str] | None:
     """identity, emotion, level, take and view from a path below the corpus; None where there is no identity."""
     words = [word for part in path.with_suffix("").parts for word in _mead_words(part)]
-    identity = next((word for word in words if re.fullmatch(r"[MW]\d{3}", word)), None)
+    identity = next((word for word in words if re.fullmatch(r"[MW]\d{3,}", word)), None)
     if identity is None:
         return None
     view = next((word for word in words if re.fullmatch(r"front|down|top|(left|right)_(30|60)", word)), "front")

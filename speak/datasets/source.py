@@ -140,6 +140,8 @@ def _plan(
         return fixed(crop_box(given_box(box, width, height, str(source.path)), width, height), "given box")
     detector = best_detector()
     every = config.detect_every if detector.tracks else STEADY_EVERY
+    if info.duration is not None:  # the shortest clips are looked at as well
+        every = max(1, min(every, int(info.duration * FRAME_RATE / 2)))
     found = list(_detections(source.path, info, every, threads))
     tracks = join(found)
     track = choose(tracks, face)
@@ -153,10 +155,10 @@ def _plan(
     frames = len(found) * every
     first, boxes = every_frame(track, frames, FRAME_RATE)
     kept, notes = chunks(first, boxes, width, height, config)
-    missing = len(boxes) / config.detect_every - len(track.times)
+    missing = len(boxes) / every - len(track.times)
     if missing >= 1:
-        notes.append(f"no face in {missing:.0f} of {len(boxes) // config.detect_every} frames looked at: filled in")
-    if kept and (kept[-1].stop or 0) >= frames - config.detect_every:
+        notes.append(f"no face in {missing:.0f} of {len(boxes) // every} frames looked at: filled in")
+    if kept and (kept[-1].stop or 0) >= frames - every:
         kept[-1] = dataclasses.replace(kept[-1], stop=None)  # how many frames there are shows when they are read
     return _Plan(kept, detector.name, notes)
 

@@ -17,7 +17,7 @@ import numpy as np
 from speak.config import SAMPLE_RATE
 from speak.errors import SpeakError
 from speak.media.ffmpeg import INPUT_OPTIONS, STALL_SECONDS, Ffmpeg, file_argument, longest_seconds
-from speak.media.files import check_readable, whole_file
+from speak.media.files import check_readable, one_line, whole_file
 
 BLOCK_SECONDS = 10
 FILTER_HALF_WIDTH = 10  # samples of the lower rate to each side of the polyphase filter; scipy's default
@@ -113,11 +113,17 @@ def read_wav_samples(path: str | Path, start: int, stop: int) -> np.ndarray:
             file.setpos(first)
             data = np.frombuffer(file.readframes(max(0, min(stop, file.getnframes()) - first)), "<i2")
     except (wave.Error, EOFError, OSError, ValueError, RuntimeError, struct.error) as error:
-        raise SpeakError(f"{path}: is not a whole WAV file ({error})") from None
+        raise SpeakError(f"{path}: is not a whole WAV file ({one_line(error)})") from None
     audio = np.zeros(max(0, stop - start), np.float32)
     if len(data):
         audio[first - start : first - start + len(data)] = data.astype(np.float32) / 32767
     return audio
+
+
+def _mean(block: np.ndarray) -> np.ndarray:
+    """[samples, channels] -> [samples]; what is not a number stays so without a warning and is refused later."""
+    with np.errstate(all="ignore"):
+        return block.mean(axis=1, dtype=np.float32)
 
 
 def _checked(blocks: Iterator[np.ndarray], path: Path) -> Iterator[np.ndarray]:
@@ -136,7 +142,7 @@ def _soundfile_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.SoundFileError, ValueError, TypeError) as error:
-        raise SpeakError(f"{path}: is no sound that can be read ({_one_line(error)})") from None
+        raise SpeakError(f"{path}: is no sound that can be read ({one_line(error)})") from None
     if not 1 <= file.samplerate <= 1_000_000:
         file.close()
         raise SpeakError(f"{path}: a rate of {file.samplerate} Hz makes no sense")
@@ -151,11 +157,11 @@ def _soundfile_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
                     size = min(BLOCK_SECONDS * max(file.samplerate, 1000), 25_000_000 // file.channels + 1)
                     block = file.read(size, dtype="float32", always_2d=True)
                 except (soundfile.SoundFileError, RuntimeError, ValueError, MemoryError) as error:
-                    raise SpeakError(f"{path}: the sound is damaged ({_one_line(error)})") from None
+                    raise SpeakError(f"{path}: the sound is damaged ({one_line(error)})") from None
                 if not len(block):
                     break
                 count += len(block)
-                yield block.mean(axis=1, dtype=np.float32)
+                yield _mean(block)
             if missing or count < file.frames:
                 raise SpeakError(f"{path}: the file is truncated, its sound ends early: copy it again")
 
@@ -207,7 +213,7 @@ def _ffmpeg_blocks(path: Path, stall_seconds: float) -> tuple[int, Iterator[np.n
                 if room < 0:
                     raise SpeakError(f"{path}: its time stamps are damaged: hours of sound in so small a file")
                 block = np.frombuffer(bytes(buffer[: 4 * channels * got]), ">f4").astype(np.float32)
-                yield block.reshape(-1, channels).mean(axis=1)
+                yield _mean(block.reshape(-1, channels))
             source.finish()
             if source.truncated:
                 raise SpeakError(f"{path}: the file is truncated, its sound ends early: copy it again")
@@ -215,7 +221,3 @@ def _ffmpeg_blocks(path: Path, stall_seconds: float) -> tuple[int, Iterator[np.n
             source.kill()
 
     return rate, blocks()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()).replace("Error opening ", "")[-120:]

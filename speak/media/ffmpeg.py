@@ -41,9 +41,9 @@ def file_argument(path: str | Path) -> str:
 def longest_seconds(path: Path) -> float:
     """More than this a file of its size does not hold: damaged time stamps may claim years, all of it to be filled in.
 
-    Five bytes a second are a slide show; twelve hours are the most that is read of any file.
+    Fifty bytes a second are less than a still picture's; twelve hours are the most that is read of any file.
     """
-    return min(12 * 3600.0, 60 + path.stat().st_size / 5)
+    return min(12 * 3600.0, 60 + path.stat().st_size / 50)
 
 
 class Ffmpeg:
@@ -71,7 +71,7 @@ class Ffmpeg:
         self.stalled = False
         self._stall_seconds = stall_seconds
         self._waiting_since: float | None = None
-        command = [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", log_level, *arguments]
+        command = [executable(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", f"level+{log_level}", *arguments]
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
@@ -125,13 +125,16 @@ class Ffmpeg:
         self._collector.join(5)
 
     def complaint(self) -> str:
-        """The last thing ffmpeg complained of, in its own words without addresses; or its exit status."""
-        texts = [re.sub(r"\[[^\]]*@ 0x[0-9a-f]+\] *", "", line).strip() for line in reversed(self.lines)]
+        """The first thing ffmpeg complained of, which is the cause of the others, in its words; or its exit status."""
+        if self.truncated:
+            return "the file ends early"
+        wrong = [line for line in self.lines if "[error]" in line or "[fatal]" in line]
+        texts = [re.sub(r"\[[^\]]*@ 0x[0-9a-f]+\] *|\[(error|fatal)\] *", "", line).strip() for line in wrong]
         for text in texts:
-            if text and not text.startswith(("Error opening", "Conversion failed", "Nothing was written")):
+            if text and not text.startswith("Error opening"):
                 return text.replace(file_argument(self.name), "").replace("file:", "").strip(": ")[:160]
         for text in texts:
-            if text.startswith("Error opening") and ": " in text:
+            if ": " in text:
                 return text.rpartition(": ")[2][:160]
         return f"exit status {self._process.returncode}"
 

@@ -87,5 +87,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def one_line(error: Exception) -> str:
+    """A library's error as part of one of ours: no line feeds, not long, never empty."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
 def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    return (getattr(error, "strerror", None) or one_line(error)).lower()

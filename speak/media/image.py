@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
 import numpy as np
 
 from speak.errors import SpeakError
-from speak.media.files import check_readable, whole_file
+from speak.media.files import check_readable, one_line, whole_file
 
 # Formats that are decoded by libraries; Pillow also knows some that start other programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".avif")
 MOST_PIXELS = 100_000_000  # 300 MB as RGB; a camera's picture has up to 60 million
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its remarks on damaged files are not for the screen
 
 
 def read_image(path: str | Path, background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
@@ -44,8 +48,7 @@ def read_image(path: str | Path, background: tuple[int, int, int] = (255, 255, 2
     except Image.DecompressionBombError:
         raise SpeakError(f"{path}: has far too many pixels: scale it down") from None
     except Exception as error:  # noqa: BLE001 - decoders of damaged files raise whatever they come across
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise SpeakError(f"{path}: the picture is damaged ({reason})") from None
+        raise SpeakError(f"{path}: the picture is damaged ({one_line(error)})") from None
 
 
 def _as_rgb(picture, background: tuple[int, int, int]) -> np.ndarray:

@@ -26,7 +26,7 @@ import numpy as np
 from speak.config import EMOTIONS, FRAME_RATE, SAMPLE_RATE, PrepareConfig, sample_of_frame
 from speak.errors import SpeakError
 from speak.media.audio import read_wav_samples, write_wav
-from speak.media.files import check_readable, make_folder, whole_file, write_error
+from speak.media.files import check_readable, make_folder, one_line, whole_file, write_error
 
 INDEX = "index.jsonl"
 SPLITS = ("train", "val", "test")
@@ -258,7 +258,7 @@ class PreparedCorpus:
                         pictures.append(np.asarray(picture.convert("RGB")))
             return np.stack(pictures)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise SpeakError(f"{path}: frames cannot be read ({error})") from None
+            raise SpeakError(f"{path}: frames cannot be read ({one_line(error)})") from None
 
     def audio(self, clip: ClipRecord, start: int, stop: int) -> np.ndarray:
         """Samples start:stop of `clip`, float32 in [-1, 1]; silence before the start and after the end.
@@ -282,7 +282,7 @@ class PreparedCorpus:
             with np.load(path, allow_pickle=False) as archive:
                 self._labels[clip.name] = {name: archive[name] for name in archive.files}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise SpeakError(f"{path}: cannot be read ({error})") from None
+            raise SpeakError(f"{path}: cannot be read ({one_line(error)})") from None
         if len(self._labels) > self._cached_clips // 16:
             self._labels.popitem(last=False)
         return self._labels[clip.name]
@@ -297,7 +297,7 @@ class PreparedCorpus:
             with zipfile.ZipFile(path) as archive:
                 entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
         except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError, UnicodeError) as error:
-            raise SpeakError(f"{path}: is not a whole zip file ({error})") from None
+            raise SpeakError(f"{path}: is not a whole zip file ({one_line(error)})") from None
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise SpeakError(f"{path}: its frames are compressed, a prepared corpus stores them")
         places = np.array([(e.header_offset, e.file_size, e.CRC) for e in entries], np.int64).reshape(-1, 3)

@@ -11,9 +11,12 @@ import pytest
 import soundfile
 from PIL import Image
 
+import speak.datasets.source
+import speak.prepare
 from speak.cli import main
 from speak.config import PrepareConfig
 from speak.errors import SpeakError
+from speak.media.face_detection import Box, Face
 from speak.media.prepared import PreparedCorpus
 from speak.media.video import VideoReader, write_video
 from speak.prepare import prepare
@@ -57,6 +60,57 @@ def test_a_long_video_is_divided_and_its_sound_with_it(tmp_path: Path) -> None:
         assert len(seen) == len(heard) == 1 and abs(seen[0] - heard[0]) <= 1 / 60 + 1e-3
 
 
+class WhiteSquares:
+    """A detector that finds white squares, and nothing in every fifth picture that it is shown."""
+
+    name, tracks = "white squares", True
+
+    def __init__(self) -> None:
+        self.shown = 0
+
+    def find(self, picture: np.ndarray) -> list[Face]:
+        self.shown += 1
+        if self.shown % 5 == 0:
+            return []
+        white, faces = picture.min(axis=2) > 200, []
+        middle = picture.shape[1] // 2
+        for half, offset in ((white[:, :middle], 0), (white[:, middle:], middle)):
+            rows, columns = np.nonzero(half)
+            if len(rows):
+                x, y = int(columns.min()) + offset, int(rows.min())
+                faces.append(Face(Box(x, y, np.ptp(columns) + 1, np.ptp(rows) + 1), 1.0))
+        return faces
+
+
+def test_frames_without_a_face_are_filled_in_and_one_of_two_faces_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def frames():
+        for number in range(75):
+            frame = np.zeros((120, 200, 3), np.uint8)
+            frame[40:80, 10 + number // 5 : 50 + number // 5] = 255  # the larger one moves
+            frame[40:60, 150:170] = 255
+            yield frame
+
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "v.mp4", frames(), quality=8)
+    boxes = {}
+    for face in (None, 1, 2):
+        monkeypatch.setattr(speak.datasets.source, "best_detector", WhiteSquares)
+        out = tmp_path / f"out{face}"
+        report = prepare(tmp_path / "in", "folder", out, SMALL, face=face, workers=1, quiet=True)
+        assert report.found_by == {"white squares": 1}
+        assert any("no face in 5 of 25 frames looked at: filled in" in note for _, note in report.notes)
+        clip = PreparedCorpus(out).clips[0]
+        assert clip.frames == 75
+        boxes[face] = clip.box
+    # the union of a 40 pixels square that moved by 14, with a tenth around it: 65; the second, still: 24
+    assert abs(boxes[None][2] - 65) <= 2 and boxes[1] == boxes[None]
+    assert abs(boxes[2][2] - 24) <= 2 and boxes[2][0] > 140
+    with pytest.raises(SpeakError, match="has no face 3, white squares finds 2"):
+        prepare(tmp_path / "in", "folder", tmp_path / "out3", SMALL, face=3, workers=1, quiet=True)
+
+
 def bad_files(folder: Path) -> list[str]:
     """One of every kind of bad input, beside a good video."""
     folder.mkdir()
@@ -84,6 +138,11 @@ def test_bad_files_are_reported_one_line_each_and_the_rest_goes_on(tmp_path: Pat
     assert [clip.source for clip in PreparedCorpus(tmp_path / "out").clips] == ["good.mp4"]
     assert [Path(path).name for path, _ in report.problems] == bad
     assert all(reason and "\n" not in reason for _, reason in report.problems)
+    reasons = {Path(path).name: reason for path, reason in report.problems}
+    assert reasons["text.mp4"].startswith("no picture that can be read (moov atom not found)")
+    assert "ends early" in reasons["cut.mp4"] and "scale it down" in reasons["monster.png"]
+    assert reasons["short.mp4"] == "only 3 frames, 16 are wanted" and reasons["empty.mp4"] == "the file is empty"
+    assert reasons["nan.mp4"].endswith("1 samples are not numbers (NaN or infinite): export the sound again")
     assert sorted(path.name for path in (tmp_path / "out" / "clips").iterdir()) == ["good.mp4.zip"]
     assert partial_files(tmp_path / "out") == []
     assert len((tmp_path / "out" / "problems.txt").read_text().splitlines()) == len(bad) + len(report.notes)
@@ -111,6 +170,14 @@ def test_the_command_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.Cap
     assert len(PreparedCorpus(tmp_path / "out").clips) == 2 and partial_files(tmp_path / "out") == []
 
 
+def test_a_corpus_may_be_written_below_its_source(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", [numbered_frame(0)] * 20)
+    soundfile.write(tmp_path / "v.wav", np.zeros(9000), 16000)
+    for _ in range(2):
+        report = prepare(tmp_path, "folder", tmp_path / "out", SMALL, workers=1, quiet=True)
+        assert report.clips == 1 and report.problems == []
+
+
 def test_nothing_usable_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.mp4").write_text("no video")
@@ -131,7 +198,7 @@ def test_an_interrupted_run_continues_to_the_same_corpus(tmp_path: Path, how: si
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     index = tmp_path / "out" / "index.jsonl"
     deadline = time.monotonic() + 60
-    while not index.exists() and time.monotonic() < deadline:
+    while not (index.exists() and index.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, how)
     process.wait(timeout=60)
@@ -152,8 +219,6 @@ def test_an_interrupted_run_continues_to_the_same_corpus(tmp_path: Path, how: si
 def test_a_process_that_dies_is_reported_and_the_rest_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3, 6):
         film(tmp_path / "in" / f"{number}.mp4")
-    import speak.prepare
-
     monkeypatch.setattr(speak.prepare, "_make", _make_or_die)
     report = prepare(tmp_path / "in", "folder", tmp_path / "out", SMALL, workers=2, quiet=True)
     assert [Path(path).name for path, _ in report.problems] == ["3.mp4"] and "ended" in report.problems[0][1]

