@@ -22,9 +22,10 @@ import numpy as np
 
 from speak.config import SAMPLE_RATE
 from speak.errors import SpeakError
+from speak.synthetic.manners import manner_of
 from speak.synthetic.phones import PHONES, TimedPhones
 from speak.synthetic.sentences import Sentence
-from speak.synthetic.voice import Voice, manner_of
+from speak.synthetic.voice import Voice
 
 # Our phones in espeak-ng's mnemonics (voice "en-us") and in flite's names where they differ.
 _ESPEAK = {

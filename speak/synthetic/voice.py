@@ -1,6 +1,6 @@
 """Rendered people's voices: any sentence, spoken by any speaker in any emotion, with the times of its phones.
 
-`Voice` is who speaks (pitch, length of the vocal tract, timbre), `Manner` what an emotion does to speech; `utter`
+`Voice` is who speaks (pitch, length of the vocal tract, timbre), `manners.py` what an emotion does to speech; `utter`
 times the phones of a sentence and draws its melody, `formants.py` turns that into sound. The mouth curve of `phones.py`
 follows the same times, so sound and mouth agree to the sample.
 """
@@ -11,9 +11,10 @@ import dataclasses
 
 import numpy as np
 
-from speak.config import EMOTIONS, SAMPLE_RATE
+from speak.config import SAMPLE_RATE
 from speak.synthetic.formants import HOP, NOISE_NAMES, Tracks, synthesise
-from speak.synthetic.phones import PHONE_NAMES, PHONES, TimedPhones
+from speak.synthetic.manners import Manner, manner_of
+from speak.synthetic.phones import PHONES, TimedPhones
 from speak.synthetic.sentences import Sentence
 
 
@@ -33,62 +34,6 @@ class Voice:
     nasal: float  # 0 .. 0.25, in vowels
     vowel_shift: tuple[float, float, float]  # factors on F1, F2, F3: an accent
 
-
-@dataclasses.dataclass(frozen=True)
-class Manner:
-    """What an emotion at full strength changes in a voice; neutral is all zeros. Strengths scale it, emotions add.
-
-    Directions after the acoustic profiles of Scherer (2003) and Banse and Scherer (1996), larger than life.
-    """
-
-    pitch: float = 0.0  # semitones on the median
-    melody: float = 0.0  # log2 of the factor on pitch movements
-    final: float = 0.0  # semitones at the end of each phrase, on top of the ordinary fall
-    loudness: float = 0.0  # dB
-    accent: float = 0.0  # dB more on stressed syllables
-    tempo: float = 0.0  # log2 of the factor on speed
-    pauses: float = 0.0  # log2 of the factor on the length of pauses
-    open_quotient: float = 0.0
-    return_time: float = 0.0  # log2 of the factor: below 0 brighter, above 0 duller
-    breath: float = 0.0
-    jitter: float = 0.0
-    tremor: float = 0.0  # semitones, at 7 Hz
-    nasal: float = 0.0
-    tract: float = 0.0  # log2 of the factor: a smile shortens the tract
-
-
-MANNERS: dict[str, Manner] = {
-    "angry": Manner(
-        pitch=3.0, melody=0.6, final=-3.0, loudness=6.0, accent=3.0, tempo=0.22, pauses=-0.7, open_quotient=-0.12,
-        return_time=-1.2, breath=-0.01, jitter=0.010,
-    ),
-    "contempt": Manner(
-        pitch=-2.0, melody=-0.35, final=-3.5, loudness=-1.0, accent=1.5, tempo=-0.22, pauses=0.3, open_quotient=-0.05,
-        nasal=0.45, tract=0.02,
-    ),
-    "disgusted": Manner(
-        pitch=-3.5, melody=0.25, final=-2.0, loudness=1.0, accent=3.0, tempo=-0.42, pauses=0.4, open_quotient=-0.10,
-        return_time=-0.3, jitter=0.030, tract=0.07,
-    ),
-    "fear": Manner(
-        pitch=6.5, melody=-0.25, final=2.0, loudness=-2.0, tempo=0.38, pauses=0.3, open_quotient=0.08,
-        return_time=0.2, breath=0.07, jitter=0.012, tremor=0.9, tract=-0.02,
-    ),
-    "happy": Manner(
-        pitch=4.0, melody=0.9, final=2.0, loudness=3.5, accent=1.0, tempo=0.12, pauses=-0.3, return_time=-0.5,
-        tract=-0.10,
-    ),
-    "neutral": Manner(),
-    "sad": Manner(
-        pitch=-2.0, melody=-1.2, final=-1.0, loudness=-7.0, accent=-1.5, tempo=-0.40, pauses=0.8, open_quotient=0.12,
-        return_time=1.1, breath=0.06, tract=0.03,
-    ),
-    "surprised": Manner(
-        pitch=6.0, melody=1.1, final=7.0, loudness=3.0, accent=2.0, tempo=-0.08, pauses=0.2, open_quotient=0.05,
-        return_time=-0.2, breath=0.02,
-    ),
-}
-assert tuple(MANNERS) == EMOTIONS
 
 # Loudness of the voice in each kind of phone against a vowel, dB; voiced stops murmur through the closed mouth.
 _VOICING = {"vowel": 0.0, "glide": -2.5, "nasal": -4.0, "fricative": -9.0, "stop": -26.0, "affricate": -26.0}
@@ -143,19 +88,6 @@ def random_voice(
         melody=float(2 ** generator.normal(0.0, 0.2)),
         nasal=float(generator.uniform(0.0, 0.2)),
         vowel_shift=tuple(float(factor) for factor in shift),
-    )
-
-
-def manner_of(
-    weights: np.ndarray,  # [8] 0..1, strengths in the order of EMOTIONS
-) -> Manner:
-    """The sum of the emotions' manners, each times its strength."""
-    fields = [field.name for field in dataclasses.fields(Manner)]
-    return Manner(
-        **{
-            name: float(sum(w * getattr(MANNERS[e], name) for e, w in zip(EMOTIONS, weights, strict=True) if w))
-            for name in fields
-        }
     )
 
 
@@ -333,8 +265,3 @@ def _plateau(points: list[tuple[float, float]], start: float, end: float, level:
 def _line(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
     times, levels = zip(*points, strict=True)
     return np.array(times), np.array(levels)
-
-
-def phone_names(utterance: Utterance) -> list[str]:
-    """The phones of an utterance by name, silence included."""
-    return [PHONE_NAMES[label] for label in utterance.phones.labels]
