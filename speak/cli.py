@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench": ("speak.bench", "measure speed on this machine", "python -m speak bench ops"),
     "prepare": ("speak.prepare", "make a corpus or a folder of videos ready for training",
                 "python -m speak prepare MEAD --layout mead --out prepared"),
+    "synth": ("speak.synthetic.corpus", "render a corpus of people who speak", "python -m speak synth --out people"),
     "doctor": ("speak.doctor", "say what is installed, compiled and used", "python -m speak doctor"),
 }
 

@@ -231,6 +231,44 @@ class SpeakConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SynthConfig:
+    """What `synth` writes: a corpus of rendered people."""
+
+    identities: int = 8
+    clips: int = 22  # a person: seven emotions at three levels and neutral; more are further takes
+    seed: int = 0
+    size: int = 256  # pixels of a frame's side
+    seconds: float = 3.0  # of a clip, about, at an ordinary tempo
+    jpeg_quality: int = 95
+    voices: str = "own"  # own: formant synthesis, the same everywhere; installed: espeak-ng and flite speak as well
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedConfig:
+    """What batches of rendered people are drawn from (`--data synthetic`)."""
+
+    identities: int = 200_000  # people of each split; those of val and test are others than those of train
+    yaw: float = 16.0  # degrees, standard deviation of single frames' poses, cut at 40
+    pitch: float = 9.0  # degrees, cut at 30
+    roll: float = 6.0  # degrees, cut at 20
+    shift: float = 0.03  # image widths, standard deviation of x and y, cut at 0.1
+    scale: float = 0.05  # standard deviation of scale about 1, cut at 0.15
+    resting_mouths: float = 0.25  # share of single frames whose mouth is at rest
+    blinks: float = 0.1  # share of single frames with closing eyes
+    frames: int = 5  # N of a window of stages `syncnet` and `speak`
+    emotion_frames: int = 1  # M, frames for the emotion code, from elsewhere in the clip
+    context: int = 60  # frames of speech to each side of a window of stage `speak`
+    sentence_seconds: float = 6.0  # of the sentences that windows are cut from
+    speech_frames: int = 90  # frames of a clip of stage `audio`
+    matched: float = 0.5  # share of stage `syncnet`'s windows with their own speech; the rest shifted or foreign
+    longest_shift: int = 15  # frames
+    augmented_frames: float = 1.0  # strength of what happens to stage `judge`'s frames: light, blur, noise, occluders
+    installed_voices: float = 0.0  # share of sentences spoken by espeak-ng or flite; above 0 data depend on the machine
+    augmented_speech: float = 0.8  # share of stage `audio`'s and `syncnet`'s clips with noise, rooms, equalisation
+    chunk: int = 32  # pictures rendered at once
+
+
+@dataclasses.dataclass(frozen=True)
 class ClipsConfig:
     """Which windows and pairs the stages draw from a prepared corpus."""
 
@@ -261,6 +299,8 @@ class Config:
     irfd: IrfdConfig = IrfdConfig()
     syncnet: SyncNetStageConfig = SyncNetStageConfig()
     speak: SpeakConfig = SpeakConfig()
+    synth: SynthConfig = SynthConfig()
+    rendered: RenderedConfig = RenderedConfig()
     clips: ClipsConfig = ClipsConfig()
 
 

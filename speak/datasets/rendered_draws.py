@@ -1,0 +1,292 @@
+"""What is in sample number k of a stage: who, in which pose and emotion, saying what; no pictures yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speak.config import EMOTIONS, FRAME_RATE, RenderedConfig, sample_of_frame
+from speak.datasets.stage_batches import FACTORS
+from speak.errors import SpeakError
+from speak.synthetic.expression import LEVEL_STRENGTH
+from speak.synthetic.other_voices import Recording, fitting_voices, record
+from speak.synthetic.performance import (
+    NEUTRAL,
+    Performance,
+    Person,
+    make_person,
+    numpy_generator,
+    perform,
+    torch_generator,
+    weights_of,
+)
+from speak.synthetic.phones import MOUTH_NAMES, PHONE_NAMES, PHONES, frame_times, mouth_at
+from speak.synthetic.scene import Scene, sample_scene
+from speak.synthetic.sentences import random_sentence
+from speak.synthetic.speech_conditions import disturbed
+from speak.synthetic.voice import Utterance, random_voice, utter
+
+_PEOPLE, _SAMPLES = 0, 1  # the third word of a seed
+_STAGE_NUMBER = {"irfd": 0, "judge": 1, "audio": 2, "syncnet": 3, "speak": 4}
+_VISEMES = torch.tensor([phone.mouth for name, phone in PHONES.items() if name != "sil"])
+
+
+@dataclasses.dataclass
+class Pictures:
+    """P pictures as numbers: what `render` wants, and the labels that are known before."""
+
+    person: Tensor  # [P] int64
+    emotion: Tensor  # [P] int64
+    level: Tensor  # [P] int64
+    identity: Tensor  # [P, K]
+    pose: Tensor  # [P, 6]
+    emotion_weights: Tensor  # [P, 8]
+    mouth: Tensor  # [P, 6]
+    eyes: Tensor  # [P, 4]
+    light: Tensor  # [P, 6]
+    background: Tensor  # [P, 14]
+
+    def __len__(self) -> int:
+        return len(self.person)
+
+    def __getitem__(self, rows: slice) -> Pictures:
+        return Pictures(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+    @staticmethod
+    def joined(parts: Sequence[Pictures]) -> Pictures:
+        return Pictures(
+            *(torch.cat([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Pictures))
+        )
+
+
+@dataclasses.dataclass
+class Sample:
+    """One sample of a stage: its pictures in the order that the stage knows, and its other tensors."""
+
+    pictures: Pictures | None
+    tensors: dict[str, Tensor]
+
+
+@dataclasses.dataclass
+class _Look:
+    """Somebody somewhere: what goes with the identity when factors are exchanged (the mouth and eyes do, too)."""
+
+    number: int
+    identity: Tensor  # [K]
+    mouth: Tensor  # [1, 6]
+    eyes: Tensor  # [1, 4]
+    scene: Scene
+
+
+@dataclasses.dataclass
+class _Mood:
+    emotion: int
+    level: int
+    weights: Tensor  # [1, 8]
+
+
+class Draws:
+    """The samples of one stage. `key`: seed and split."""
+
+    def __init__(self, stage: str, key: tuple[int, int], config: RenderedConfig) -> None:
+        self.stage, self.key, self.config = stage, key, config
+
+    def sample(self, index: int) -> Sample:
+        """Sample number `index`, whoever asks."""
+        key = (*self.key, _SAMPLES, _STAGE_NUMBER[self.stage], index)
+        return getattr(self, f"_{self.stage}")(numpy_generator(*key), key, index)
+
+    def person(self, number: int) -> Person:
+        """Person number `number` of this seed and split."""
+        return _person(*self.key, _PEOPLE, number)
+
+    def _irfd(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
+        """S, T, and the true pictures A (S with the factor from T) and B (T with the factor from S)."""
+        first, second = self._two_people(generator)
+        source, target = self._look(generator, first, (*key, 0)), self._look(generator, second, (*key, 1))
+        mood_source = self._mood(generator)
+        mood_target = self._mood(generator, unlike=mood_source.emotion)
+        pose_source, pose_target = self._pose(generator), self._pose(generator)
+        factor = int(generator.integers(len(FACTORS)))
+        rows = [(source, mood_source, pose_source), (target, mood_target, pose_target)]
+        place = {"identity": 0, "emotion": 1, "pose": 2}[FACTORS[factor]]
+        for own, other in ((0, 1), (1, 0)):
+            exchanged = list(rows[own])
+            exchanged[place] = rows[other][place]
+            rows.append(tuple(exchanged))
+        return Sample(Pictures.joined([_picture(*row) for row in rows]), {"factor": torch.tensor(factor)})
+
+    def _judge(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
+        """One frame. Samples 2k and 2k + 1 show one person, so that identity can be learnt by comparison."""
+        shared = numpy_generator(*key[:-1], index // 2, 1)
+        number = int(shared.integers(self.config.identities))
+        look = self._look(generator, number, (*key, 0))
+        picture = _picture(look, self._mood(generator), self._pose(generator))
+        return Sample(picture, {"conditions": torch.tensor(int(generator.integers(2**60)))})
+
+    def _audio(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
+        """Speech of anybody, also of voices that no face goes with, with what the mouth does."""
+        count = self.config.speech_frames
+        voice = random_voice(generator)
+        shifts = 2 ** generator.uniform(-0.25, 0.25, 2)
+        voice = dataclasses.replace(
+            voice, pitch=float(np.clip(voice.pitch * shifts[0], 60, 400)),
+            tract=float(np.clip(voice.tract * shifts[1] ** 0.5, 0.62, 1.15)),
+        )  # fmt: skip
+        mood = self._mood(generator)
+        sentence = random_sentence(generator, count / FRAME_RATE + 1.0)
+        weights, installed = mood.weights[0].numpy(), self._installed_voice(generator, float(generator.uniform(-1, 1)))
+        utterance = record(installed, sentence, voice, weights) if installed else utter(sentence, voice, weights, key)
+        frames = int(utterance.phones.seconds * FRAME_RATE)
+        first = int(generator.integers(-9, max(3, frames - count) + 1))
+        times = frame_times(first, count)
+        return Sample(None, {
+            "speech": self._speech(utterance, first, count, generator),
+            "phones": torch.from_numpy(utterance.phones.label_at(times)),
+            "mouth": mouth_at(utterance.phones, times),
+        })  # fmt: skip
+
+    def _syncnet(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
+        """A window with its own speech, speech of another moment, or another sentence of the same voice."""
+        number, mood = int(generator.integers(self.config.identities)), self._mood(generator)
+        performance = self._perform(number, mood, key)
+        count = self.config.frames
+        first = self._busy_window(performance, generator)
+        draw = generator.random()
+        matched = draw < self.config.matched
+        speech, shift = performance.speech, 0
+        if not matched and generator.random() < 0.75:
+            shift = int(generator.integers(2, self.config.longest_shift + 1)) * int(generator.choice((-1, 1)))
+        elif not matched:
+            speech = self._perform(number, mood, (*key, 2)).speech
+        pictures = _pictures(performance, number, torch.arange(first, first + count))
+        return Sample(pictures, {
+            "speech": self._speech(speech, first + shift, count, generator),
+            "matched": torch.tensor(float(matched)),
+            "shift": torch.tensor(shift),
+        })  # fmt: skip
+
+    def _speak(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
+        """Identity frame, window, the window's poses on somebody else, emotion frames from elsewhere; speech around."""
+        config, count = self.config, self.config.frames
+        number, other = self._two_people(generator)
+        mood = self._mood(generator)
+        performance = self._perform(number, mood, key)
+        first = int(generator.integers(0, max(0, performance.frames - count) + 1))
+        window = torch.arange(first, first + count).clamp(max=performance.frames - 1)
+        elsewhere = torch.tensor([t for t in range(performance.frames) if not first <= t < first + count] or [0])
+        picks = torch.from_numpy(generator.integers(0, len(elsewhere), 1 + config.emotion_frames))
+        shown = _pictures(performance, number, torch.cat([elsewhere[picks[:1]], window, elsewhere[picks[1:]]]))
+        driver = self._perform(other, self._mood(generator, unlike=mood.emotion), (*key, 3))
+        begin = int(generator.integers(0, max(1, driver.frames - count)))
+        driving = _pictures(driver, other, torch.arange(begin, begin + count).clamp(max=driver.frames - 1))
+        driving = dataclasses.replace(driving, pose=performance.pose[window])
+        pictures = Pictures.joined([shown[: 1 + count], driving, shown[1 + count :]])
+        around = count + 2 * config.context
+        speech = performance.speech.waveform(*_samples(first - config.context, around))
+        return Sample(pictures, {
+            "speech": torch.from_numpy(speech),
+            "phones": torch.from_numpy(performance.phones.label_at(frame_times(first, count))),
+        })  # fmt: skip
+
+    def _two_people(self, generator: np.random.Generator) -> tuple[int, int]:
+        first = int(generator.integers(self.config.identities))
+        return first, (first + int(generator.integers(1, self.config.identities))) % self.config.identities
+
+    def _mood(self, generator: np.random.Generator, unlike: int | None = None) -> _Mood:
+        """An emotion (another than `unlike`) at about one of MEAD's levels."""
+        emotion = int(generator.integers(len(EMOTIONS) - (unlike is not None)))
+        if unlike is not None and emotion >= unlike:
+            emotion += 1
+        level = 1 if emotion == NEUTRAL else int(generator.integers(1, 4))
+        strength = float(np.clip(LEVEL_STRENGTH[level - 1] + generator.uniform(-0.1, 0.1), 0.0, 1.0))
+        return _Mood(emotion, level, weights_of(emotion, strength)[None])
+
+    def _pose(self, generator: np.random.Generator) -> Tensor:  # [1, 6]
+        config = self.config
+        spread = np.array([config.yaw, config.pitch, config.roll, config.shift, config.shift, config.scale])
+        cut = np.array([40.0, 30.0, 20.0, 0.1, 0.1, 0.15])
+        pose = np.clip(generator.standard_normal(6) * spread, -cut, cut)
+        pose[5] += 1
+        return torch.from_numpy(pose).float()[None]
+
+    def _look(self, generator: np.random.Generator, number: int, key: tuple[int, ...]) -> _Look:
+        scene = sample_scene(1, torch_generator(*key))
+        first, second = (_VISEMES[int(place)] for place in generator.integers(0, len(_VISEMES), 2))
+        amount = float(generator.beta(0.5, 0.5))  # mostly one phone or the other, sometimes between two
+        mouth = (torch.lerp(first, second, amount) * float(generator.uniform(0.8, 1.0)))[None]
+        if generator.random() < self.config.resting_mouths:
+            mouth = torch.zeros(1, len(MOUTH_NAMES))
+        gaze = np.clip(generator.standard_normal(2) * 0.35, -1, 1)
+        blink = float(generator.random()) if generator.random() < self.config.blinks else 0.0
+        eyes = torch.tensor([[blink, blink, *gaze]], dtype=torch.float32)
+        return _Look(number, self.person(number).identity, mouth, eyes, scene)
+
+    def _perform(self, number: int, mood: _Mood, key: tuple[int, ...]) -> Performance:
+        person = self.person(number)
+        installed = self._installed_voice(numpy_generator(*key, 4), person.build)
+        return perform(person, mood.emotion, mood.level, key, key, self.config.sentence_seconds, installed)
+
+    def _installed_voice(self, generator: np.random.Generator, build: float) -> str:
+        """The name of an installed synthesiser's voice for a share of the sentences, else ""."""
+        if generator.random() >= self.config.installed_voices:
+            return ""
+        fitting = fitting_voices(build)
+        if not fitting:
+            raise SpeakError(f"rendered.installed_voices {self.config.installed_voices}: espeak-ng or flite is missing")
+        return fitting[int(generator.integers(len(fitting)))]
+
+    def _busy_window(self, performance: Performance, generator: np.random.Generator) -> int:
+        """First frame of a window in which somebody speaks: silence tells nothing about time."""
+        count = self.config.frames
+        starts = generator.integers(0, max(0, performance.frames - count) + 1, 8)
+        for first in starts.tolist():
+            if (performance.phones.label_at(frame_times(first, count)) != PHONE_NAMES.index("sil")).mean() > 0.7:
+                break
+        return first
+
+    def _speech(
+        self, utterance: Utterance | Recording, first: int, count: int, generator: np.random.Generator
+    ) -> Tensor:
+        """The sound of frames, often under bad conditions. Speech before the window makes the room's echo."""
+        before = 9
+        start, end = _samples(first - before, count + before)
+        sound = utterance.waveform(start, end)
+        if generator.random() < self.config.augmented_speech:
+            sound = disturbed(sound, generator)
+        return torch.from_numpy(sound[-sample_of_frame(count) :].copy())
+
+
+@functools.lru_cache(maxsize=4096)
+def _person(*key: int) -> Person:
+    return make_person(*key)
+
+
+def _samples(first: int, count: int) -> tuple[int, int]:
+    """The stretch of `count` frames that starts with frame `first`: sample_of_frame(count) samples whatever `first`."""
+    start = sample_of_frame(first)
+    return start, start + sample_of_frame(count)
+
+
+def _picture(look: _Look, mood: _Mood, pose: Tensor) -> Pictures:
+    return Pictures(
+        torch.tensor([look.number]), torch.tensor([mood.emotion]), torch.tensor([mood.level]), look.identity[None],
+        pose, mood.weights, look.mouth, look.eyes, look.scene.light, look.scene.background,
+    )  # fmt: skip
+
+
+def _pictures(performance: Performance, number: int, frames: Tensor) -> Pictures:
+    """Some frames of a performance."""
+    count = len(frames)
+    return Pictures(
+        torch.full((count,), number), torch.full((count,), performance.emotion),
+        torch.full((count,), performance.level), performance.person.identity.expand(count, -1),
+        performance.pose[frames], performance.emotion_weights[frames], performance.mouth[frames],
+        performance.eyes[frames], performance.scene.light.expand(count, -1),
+        performance.scene.background.expand(count, -1),
+    )  # fmt: skip
