@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kConvThreads, 2)
                                   channels_in, height, width, top - 1, left - 1, patch);
       load_weight<M>(weight, first_out, channels_out, c, channels_in, taps);
       __syncthreads();
-#pragma unroll 3
+#pragma unroll 1
       for (int tap = 0; tap < 9; ++tap) {
         wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> a[blocks_m];
         wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::col_major> b;

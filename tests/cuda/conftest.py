@@ -1,0 +1,64 @@
+"""The machines that the CUDA kernels are tested on: the emulator everywhere, a GPU where there is one."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # tolerances.py
+
+import emulator  # noqa: E402
+
+
+class Emulated:
+    """The kernels' own sources on the CPU, under every thread order."""
+
+    device = "cpu"
+
+    def __init__(self) -> None:
+        self.library = emulator.load()
+        self.operators = torch.ops.speak_emulated
+
+    def runs(self, call: Callable) -> Iterator:
+        for order in (0, 1, 2):  # forward, reversed, shuffled
+            self.library.emulation_set_thread_order(order)
+            yield call()
+        self.library.emulation_set_thread_order(0)
+
+
+class Gpu:
+    """The compiled library on the first GPU."""
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        torch.ops.load_library(importlib.util.find_spec("speak_kernels").origin)
+        self.operators = torch.ops.speak
+
+    def runs(self, call: Callable) -> Iterator:
+        for _ in range(2):
+            yield call()
+
+
+@pytest.fixture(scope="session", params=["emulated", "gpu"])
+def machine(request: pytest.FixtureRequest) -> Emulated | Gpu:
+    if request.param == "gpu":
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")
+        if importlib.util.find_spec("speak_kernels") is None:
+            pytest.skip("a GPU, but the compiled library is not installed")
+        return Gpu()
+    if why := emulator.unavailable():
+        pytest.skip(why)
+    return Emulated()
+
+
+@pytest.fixture(autouse=True)
+def uninitialized_memory_is_nan() -> Iterator[None]:
+    """So that an output that no thread writes cannot pass by luck."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

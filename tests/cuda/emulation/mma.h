@@ -1,0 +1,70 @@
+// nvcuda::wmma for 16x16x16 products. Each lane holds eight elements of a fragment, and a product is one that the whole
+// warp makes: which elements is left open by CUDA, so no kernel may rely on it.
+#pragma once
+#include "emulation.h"
+
+namespace nvcuda::wmma {
+
+struct matrix_a;
+struct matrix_b;
+struct accumulator;
+struct row_major;
+struct col_major;
+enum layout_t { mem_row_major, mem_col_major };
+
+template <class Use, int M, int N, int K, class T, class Layout = void>
+struct fragment {
+  static_assert(M == 16 && N == 16 && K == 16);
+  T element[8];  // a row's half: row lane / 2, columns from lane % 2 * 8
+};
+
+inline int row() { return emulation::lane() / 2; }
+inline int column() { return emulation::lane() % 2 * 8; }
+
+template <class T>
+void check_tile(const T* tile, unsigned stride) {
+  if (reinterpret_cast<uintptr_t>(tile) % 32) emulation::fault("a matrix tile that does not start on 256 bits");
+  if (stride * sizeof(T) % 16) emulation::fault("a matrix tile whose rows do not start on 128 bits");
+}
+
+template <class Use, int M, int N, int K, class T, class Layout>
+void fill_fragment(fragment<Use, M, N, K, T, Layout>& f, T value) {
+  std::fill(f.element, f.element + 8, value);
+}
+
+template <class Use, class T, class Layout>
+void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout>& f, const T* tile, unsigned stride) {
+  check_tile(tile, stride);
+  emulation::warp_barrier(__LINE__);
+  for (int i = 0; i < 8; ++i)
+    f.element[i] = std::is_same_v<Layout, row_major> ? tile[row() * stride + column() + i]
+                                                     : tile[(column() + i) * stride + row()];
+}
+
+template <class T>
+void store_matrix_sync(T* tile, const fragment<accumulator, 16, 16, 16, T>& f, unsigned stride, layout_t layout) {
+  check_tile(tile, stride);
+  for (int i = 0; i < 8; ++i)
+    (layout == mem_row_major ? tile[row() * stride + column() + i] : tile[(column() + i) * stride + row()]) =
+        f.element[i];
+}
+
+template <class A, class B, class C>
+void mma_sync(C& d, const A& a, const B& b, const C& c) {
+  emulation::Exchange& exchange = emulation::warp_exchange();
+  for (int i = 0; i < 8; ++i) {
+    exchange.a[row() * 16 + column() + i] = __half2float(a.element[i]);
+    exchange.b[row() * 16 + column() + i] = __half2float(b.element[i]);
+  }
+  emulation::warp_barrier(__LINE__);
+  float sum[8];
+  for (int i = 0; i < 8; ++i) sum[i] = c.element[i];
+  for (int k = 0; k < 16; ++k) {
+    const float left = exchange.a[row() * 16 + k];
+    for (int i = 0; i < 8; ++i) sum[i] += left * exchange.b[k * 16 + column() + i];
+  }
+  for (int i = 0; i < 8; ++i) d.element[i] = sum[i];
+  emulation::warp_barrier(__LINE__);
+}
+
+}  // namespace nvcuda::wmma
