@@ -43,17 +43,29 @@ class Gpu:
             yield call()
 
 
-@pytest.fixture(scope="session", params=["emulated", "gpu"])
+def why_no_gpu() -> str | None:
+    """Why the kernels run on the emulator only, or None."""
+    if not torch.cuda.is_available():
+        return "no GPU: the CUDA kernels ran on the emulator only"
+    if importlib.util.find_spec("speak_kernels") is None:
+        return "a GPU, but the compiled library is not installed"
+    return None
+
+
+@pytest.fixture(scope="session", params=["emulated"] if why_no_gpu() else ["emulated", "gpu"])
 def machine(request: pytest.FixtureRequest) -> Emulated | Gpu:
     if request.param == "gpu":
-        if not torch.cuda.is_available():
-            pytest.skip("no GPU")
-        if importlib.util.find_spec("speak_kernels") is None:
-            pytest.skip("a GPU, but the compiled library is not installed")
         return Gpu()
     if why := emulator.unavailable():
         pytest.skip(why)
     return Emulated()
+
+
+@pytest.fixture
+def gpu() -> Gpu:
+    if why := why_no_gpu():
+        pytest.skip(why)
+    return Gpu()
 
 
 @pytest.fixture(autouse=True)
