@@ -46,8 +46,9 @@ struct Call {
   template <int TAPS>
   const char* fastest() const {
     if (!rows.last) {
+      constexpr int rows = sizeof(T) == 8 ? 4 : 8;  // eight rows of float64 sums do not fit into registers
       if constexpr (TAPS == 4)
-        if (horizontal.result > 64) return planar<TAPS, 128, 8>();
+        if (horizontal.result > 64) return planar<TAPS, 128, rows>();
       return planar<TAPS, 32, 2>();
     }
     const bool wide = rows.channels % kVector<T> == 0 && on_boundary(x) && on_boundary(y) && on_boundary(scaled);

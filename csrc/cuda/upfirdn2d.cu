@@ -58,7 +58,8 @@ struct Call {
                        horizontal.result < kMostTiled && pad_y < kMostTiled && pad_x < kMostTiled;
     if (last || filter.height != 4 || filter.width != 4 || !small) return any();
     const bool narrow = horizontal.result <= 64;
-    if (both(1, 1)) return narrow ? tile<1, 1, 32, 2>() : tile<1, 1, 128, 8>();
+    constexpr int rows = sizeof(T) == 8 ? 4 : 8;  // eight rows of float64 sums do not fit into registers
+    if (both(1, 1)) return narrow ? tile<1, 1, 32, 2>() : tile<1, 1, 128, rows>();
     if (both(2, 1)) return narrow ? tile<2, 1, 32, 2>() : tile<2, 1, 128, 4>();
     if (both(1, 2)) return horizontal.result <= 32 ? tile<1, 2, 16, 1>() : tile<1, 2, 64, 2>();
     return any();
