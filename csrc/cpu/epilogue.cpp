@@ -1,0 +1,180 @@
+// The fused end of a StyleGAN2 layer on CPU: blur, demodulation, noise, bias, activation, gain, clamp, and the scaling
+// by the next layer's styles, in one pass over the convolution's result.
+#include "weighted_sum.h"
+
+namespace speak::cpu {
+namespace {
+
+constexpr int64_t kMostTaps = 8;
+
+// What happens to the values of a convolution, for pixels of one image: channels-last, all channels of each.
+template <class T, bool scale, class A = Accumulate<T>, class In>
+SPEAK_ROWS void vectors(const In* __restrict t, T* __restrict out, const A* __restrict d, const A* __restrict s,
+                        const A* noise, const A* __restrict bias, int64_t count, int64_t channels, Bend<A> bend) {
+  for (int64_t p = 0; p < count; ++p) {
+    const A shift = noise ? noise[p] : A(0);
+    for (int64_t c = 0; c < channels; ++c) {
+      const A y = bend(load(t[p * channels + c]) * d[c] + (bias[c] + shift));
+      store(out[p * channels + c], scale ? y * s[c] : y);
+    }
+  }
+}
+
+// The same for pixels of one channel.
+template <class T, bool noisy, class A = Accumulate<T>, class In>
+SPEAK_ROWS void plane(const In* __restrict t, T* __restrict out, A d, A s, const A* __restrict noise, A bias,
+                      int64_t count, Bend<A> bend) {
+  for (int64_t p = 0; p < count; ++p) {
+    const A shift = noisy ? noise[p] + bias : bias;
+    store(out[p], bend(load(t[p]) * d + shift) * s);
+  }
+}
+
+template <class T> struct Epilogue {
+  using A = Accumulate<T>;
+  int64_t channels, pixels;  // of an output image
+  const A *demodulation, *noise, *bias, *next_styles;
+  int64_t noise_stride;  // 0 where every image gets the same noise
+  Bend<A> bend;
+  T *y, *scaled;
+
+  template <class In> void channels_last(const In* t, int64_t n, int64_t pixel, int64_t count) const {
+    const A *d = demodulation + n * channels, *s = next_styles ? next_styles + n * channels : nullptr;
+    const A* z = noise ? noise + n * noise_stride + pixel : nullptr;
+    const int64_t at = (n * pixels + pixel) * channels;
+    if (y) vectors<T, false>(t, y + at, d, s, z, bias, count, channels, bend);
+    if (scaled) vectors<T, true>(t, scaled + at, d, s, z, bias, count, channels, bend);
+  }
+
+  template <class In> void planar(const In* t, int64_t n, int64_t c, int64_t pixel, int64_t count) const {
+    const A d = demodulation[n * channels + c];
+    const A* z = noise ? noise + n * noise_stride + pixel : nullptr;
+    const int64_t at = (n * channels + c) * pixels + pixel;
+    const auto write = [&](T* to, A scale) {
+      if (z)
+        plane<T, true>(t, to + at, d, scale, z, bias[c], count, bend);
+      else
+        plane<T, false>(t, to + at, d, scale, z, bias[c], count, bend);
+    };
+    if (y) write(y, A(1));
+    if (scaled) write(scaled, next_styles[n * channels + c]);
+  }
+};
+
+template <class T> void pointwise(const T* x, const Epilogue<T>& e, int64_t batch, Layout layout) {
+  const bool last = layout == Layout::channels_last;
+  const int64_t step = last ? std::max<int64_t>(1, kRow / std::max<int64_t>(1, e.channels)) : kRow;
+  const int64_t blocks = (e.pixels + step - 1) / step, images = last ? batch : batch * e.channels;
+  const int64_t stride = last ? e.channels : 1;
+  parallel(images * blocks, std::min(step, e.pixels) * stride, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t image = i / blocks, pixel = i % blocks * step, count = std::min(step, e.pixels - pixel);
+      const T* t = x + (image * e.pixels + pixel) * stride;
+      if (last)
+        e.channels_last(t, image, pixel, count);
+      else
+        e.planar(t, image / e.channels, image % e.channels, pixel, count);
+    }
+  });
+}
+
+// The filter down the columns and then along the row, a piece of a row at a time, each piece through the epilogue
+// while it is in the first-level cache. In channels-last data a step along the row is `channels` elements; planar data
+// is the same with one channel.
+template <class T, class A = Accumulate<T>>
+void blurred(const T* x, const A* f, int64_t taps, int64_t pad, const Epilogue<T>& e, int64_t batch, int64_t in_height,
+             int64_t in_width, int64_t height, int64_t width, Layout layout) {
+  const bool last = layout == Layout::channels_last;
+  const int64_t stride = last ? e.channels : 1, planes = last ? batch : batch * e.channels;
+  const int64_t step = std::min(width, std::max<int64_t>(8, 2 * kRow / std::max<int64_t>(1, stride)));
+  parallel(planes * height, width * stride, [&](int64_t begin, int64_t end) {
+    std::vector<A> column((step + taps - 1) * stride), piece(step * stride);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t plane = i / height, row = i % height;
+      const T* rows[kMostTaps];
+      A weights[kMostTaps];
+      int64_t inside = 0;  // taps that fall on rows of the image
+      for (int64_t k = 0; k < taps; ++k) {
+        const int64_t from = row + k - pad;
+        if (from < 0 || from >= in_height) continue;
+        rows[inside] = x + (plane * in_height + from) * in_width * stride;
+        weights[inside++] = f[k];
+      }
+      for (int64_t at = 0; at < width; at += step) {
+        const int64_t count = std::min(step, width - at), first = at - pad, needed = count + taps - 1;
+        // pixels first .. first + needed of the row; zeros where they lie outside of it
+        const int64_t low = std::clamp<int64_t>(-first, 0, needed);
+        const int64_t high = std::clamp<int64_t>(in_width - first, low, needed);
+        std::fill(column.begin(), column.begin() + low * stride, A(0));
+        std::fill(column.begin() + high * stride, column.begin() + needed * stride, A(0));
+        const T* shifted[kMostTaps];
+        for (int64_t k = 0; k < inside; ++k) shifted[k] = rows[k] + (first + low) * stride;
+        weighted_sum<T>(shifted, weights, inside, column.data() + low * stride, (high - low) * stride);
+        const A* steps[kMostTaps];
+        for (int64_t k = 0; k < taps; ++k) steps[k] = column.data() + k * stride;
+        weighted_sum<A>(steps, f, taps, piece.data(), count * stride);
+        if (last)
+          e.channels_last(piece.data(), plane, row * width + at, count);
+        else
+          e.planar(piece.data(), plane / e.channels, plane % e.channels, row * width + at, count);
+      }
+    }
+  });
+}
+
+std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, int64_t pad0, int64_t pad1,
+                                    std::optional<Tensor> demodulation, std::optional<Tensor> noise,
+                                    std::optional<Tensor> bias, std::optional<Tensor> next_styles, double slope,
+                                    double gain, double clamp, bool plain) {
+  check_image(x, "epilogue: x");
+  check_activation(slope, gain, clamp);
+  const int64_t batch = x.size(0), channels = x.size(1), in_height = x.size(2), in_width = x.size(3);
+  int64_t height = in_height, width = in_width, taps = 0;
+  if (f.has_value()) {
+    taps = f->numel();
+    STD_TORCH_CHECK(f->dim() == 1 && taps <= kMostTaps, "epilogue: f must have one dimension of at most ", kMostTaps,
+                    " taps");
+    height = filtered_size(in_height, 1, 1, pad0, pad1, taps);
+    width = filtered_size(in_width, 1, 1, pad0, pad1, taps);
+  }
+  const auto filter = checked_vector(f, "epilogue: f", x, {taps});
+  const auto d = checked_vector(demodulation, "epilogue: demodulation", x, {batch, channels});
+  const auto b = checked_vector(bias, "epilogue: bias", x, {channels});
+  const auto s = checked_vector(next_styles, "epilogue: next_styles", x, {batch, channels});
+  const int64_t noises = noise.has_value() && noise->dim() > 0 && noise->size(0) == batch ? batch : 1;
+  const auto z = checked_vector(noise, "epilogue: noise", x, {noises, height, width});
+  STD_TORCH_CHECK(plain || next_styles.has_value(), "epilogue: nothing is asked for: plain or next_styles");
+
+  auto [held, layout] = dense(x);
+  const auto image = [&](bool wanted) {
+    return wanted ? empty_in_layout(x, {batch, channels, height, width}, layout) : nothing(x);
+  };
+  Tensor y = image(plain), scaled = image(next_styles.has_value());
+  if (batch * channels * height * width == 0) return {y, scaled};
+  dispatch(x, "epilogue", [&, &held = held, layout = layout](auto zero) {
+    using T = decltype(zero);
+    using A = Accumulate<T>;
+    const std::vector<A> ones(d ? 0 : batch * channels, A(1)), zeros(b ? 0 : channels, A(0));
+    const Epilogue<T> e{channels,
+                        height * width,
+                        d ? data<A>(*d) : ones.data(),
+                        data_or_null<A>(z),
+                        b ? data<A>(*b) : zeros.data(),
+                        data_or_null<A>(s),
+                        noises == 1 ? 0 : height * width,
+                        Bend<A>(slope, gain, clamp),
+                        plain ? mutable_data<T>(y) : nullptr,
+                        s ? mutable_data<T>(scaled) : nullptr};
+    if (filter)
+      blurred<T>(data<T>(held), data<A>(*filter), taps, pad0, e, batch, in_height, in_width, height, width, layout);
+    else
+      pointwise<T>(data<T>(held), e, batch, layout);
+  });
+  return {y, scaled};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(speak, CPU, m) { m.impl("epilogue", TORCH_BOX(&epilogue)); }
+
+}  // namespace speak::cpu

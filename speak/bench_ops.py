@@ -1,0 +1,235 @@
+"""`bench ops`: each operator against our reference and against memory; the generator against its bare convolutions.
+
+A copy of the same traffic between preallocated tensors is the limit of what an operator of one pass can reach. Inputs
+rotate over more than 256 MB, so that no cache holds them. On CPU everything is measured twice: with the allocator as
+the system sets it, and with the command line's setting (`speak.allocator`), each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from speak import allocator, ops
+from speak.bench import median_ms
+from speak.models.stylegan2 import BLUR, Generator
+
+ROTATION = 288 << 20  # bytes
+SHAPES = ((1, 64, 256, 256), (4, 256, 128, 128), (1, 512, 32, 32))
+CHILD = "SPEAK_BENCH_CHILD"
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """{title: rows} of every measurement."""
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        return _measure_here(device, arguments.quick, "")
+    if os.environ.get(CHILD):
+        kept = allocator.keep_memory()
+        return _measure_here(device, arguments.quick, ", allocator keeps memory" if kept else ", default allocator")
+    tables = {}
+    for keep in ("1", "0"):
+        command = [sys.executable, "-m", "speak", "bench", "ops", "--json", "--device", "cpu"]
+        command += ["--quick"] if arguments.quick else []
+        environment = {**os.environ, CHILD: "1", "SPEAK_KEEP_MEMORY": keep}
+        child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        tables |= json.loads(child.stdout)["tables"]
+    return tables
+
+
+def _measure_here(device: torch.device, quick: bool, where: str) -> dict[str, list[dict[str, Any]]]:
+    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    dtypes = (torch.float32, half)
+    return {
+        f"operators{where} (ms; ratio = ours / copy of the same traffic)": [
+            row
+            for shape, dtype in itertools.product(SHAPES, dtypes)
+            for row in _operators(device, shape, dtype, 5 if quick else 15)
+        ],
+        f"generator 256x256, channel base 16384{where} (ms)": [
+            row for batch in (1, 4) for row in _generator(device, batch, dtypes, 3 if quick else 7)
+        ],
+    }
+
+
+class Rotation:
+    """Copies of a tensor that together exceed every cache, one after the other."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        count = max(2, math.ceil(ROTATION / max(1, tensor.numel() * tensor.element_size())))
+        self.tensors: Iterator[Tensor] = itertools.cycle([tensor.clone() for _ in range(min(count, 256))])
+
+    def next(self) -> Tensor:
+        return next(self.tensors)
+
+
+def _timer(device: torch.device, repeats: int) -> Callable[[Callable[[], Any]], float]:
+    return lambda call: median_ms(call, repeats, torch.cuda.synchronize if device.type == "cuda" else None)
+
+
+def _operators(
+    device: torch.device, shape: tuple[int, int, int, int], dtype: torch.dtype, repeats: int
+) -> list[dict[str, Any]]:
+    batch, channels, height, width = shape
+    timed = _timer(device, repeats)
+
+    def image(*sizes: int) -> Tensor:
+        return torch.randn(sizes, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+
+    def vector(*sizes: int) -> Tensor:
+        return torch.rand(sizes, device=device) + 0.5
+
+    x = Rotation(image(*shape))
+    wider = Rotation(image(batch, channels, height + 1, width + 1))
+    bias, demodulation, styles = vector(channels), vector(batch, channels), vector(batch, channels)
+    noise = torch.randn(1, 1, height, width, device=device)
+    taps = ops.setup_filter(BLUR, separable=True, device=device)
+    blur = taps.flip(0) * 2
+
+    def forward_backward(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+        bias.requires_grad_(True)
+
+        def call() -> None:
+            input = x.next().requires_grad_(True)
+            torch.autograd.grad(function(input), (input, bias), gradient)
+
+        gradient = image(*shape)
+        return call
+
+    # name -> (call, tensors of x's size read, and written)
+    calls: dict[str, tuple[Callable[[], Any], int, int]] = {
+        "bias_act": (lambda: ops.bias_act(x.next(), bias, act="lrelu"), 1, 1),
+        "bias_act forward+backward": (forward_backward(lambda v: ops.bias_act(v, bias, act="lrelu")), 3, 2),
+        "epilogue": (
+            lambda: ops.layer_epilogue(
+                x.next(), None, (0, 0), demodulation, noise, bias, next_styles=styles, plain=False
+            ),
+            1,
+            1,
+        ),
+        "epilogue, both results": (
+            lambda: ops.layer_epilogue(x.next(), None, (0, 0), demodulation, noise, bias, next_styles=styles), 1, 2,
+        ),
+        "blur + epilogue": (
+            lambda: ops.layer_epilogue(
+                wider.next(), blur, (1, 1), demodulation, noise, bias, next_styles=styles, plain=False
+            ),
+            1,
+            1,
+        ),
+        "upfirdn2d, 4 taps": (lambda: ops.upfirdn2d(x.next(), taps, padding=[2, 1, 2, 1]), 1, 1),
+    }  # fmt: skip
+    copies = {}
+    rows = []
+    for name, (call, read, written) in calls.items():
+        passes = (read + written) / 2
+        if passes not in copies:
+            copies[passes] = timed(_copies(x, read + written, device))
+        gradients = torch.enable_grad() if "backward" in name else torch.no_grad()
+        with gradients:
+            ours = timed(call)
+            with ops.backend("reference"):
+                reference = timed(call)
+        rows.append(
+            {
+                "operator": name, "shape": "x".join(map(str, shape)), "dtype": str(dtype).removeprefix("torch."),
+                "ours": ours, "reference": reference, "copy": copies[passes], "ratio": ours / copies[passes],
+                "faster": reference / ours,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _copies(x: Rotation, halves: int, device: torch.device) -> Callable[[], None]:
+    """A call that moves `halves` times the bytes of an x: whole copies, and half of one for an odd number."""
+    targets = Rotation(x.next())
+
+    def call() -> None:
+        for _ in range(halves // 2):
+            targets.next().copy_(x.next())
+        if halves % 2:
+            source, target = x.next(), targets.next()
+            part = source.permute(0, 2, 3, 1).reshape(-1)
+            target.permute(0, 2, 3, 1).reshape(-1)[: part.numel() // 2].copy_(part[: part.numel() // 2])
+
+    return call
+
+
+def _generator(
+    device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...], repeats: int
+) -> list[dict[str, Any]]:
+    torch.manual_seed(0)
+    generator = Generator(256, 512, 16384, 512).to(device).eval()
+    styles = torch.randn(batch, generator.num_styles, 512, device=device)
+    noise = [torch.randn(1, 1, *shape, device=device) for shape in generator.noise_shapes]
+    for convolution in generator.convolutions:
+        torch.nn.init.constant_(convolution.noise_strength, 0.1)
+    timed = _timer(device, repeats)
+    rows = []
+    for dtype in dtypes:
+        with torch.no_grad():
+            ours = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype))
+            with ops.backend("reference"):
+                reference = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype))
+            bare = timed(_bare_convolutions(generator, batch, dtype, device))
+        rows.append(_generator_row("inference", batch, dtype, ours, reference, bare))
+    target = torch.randn(batch, 3, 256, 256, device=device)
+
+    def train() -> None:
+        generator.zero_grad(set_to_none=True)
+        (generator(styles, noise) * target).sum().backward()
+
+    ours = timed(train)
+    with ops.backend("reference"):
+        reference = timed(train)
+    rows.append(_generator_row("forward+backward", batch, torch.float32, ours, reference, None))
+    return rows
+
+
+def _generator_row(
+    what: str, batch: int, dtype: torch.dtype, ours: float, reference: float, bare: float | None
+) -> dict[str, Any]:
+    return {
+        "what": what, "batch": batch, "dtype": str(dtype).removeprefix("torch."), "ours": ours,
+        "reference": reference, "bare convolutions": bare, "ratio": None if bare is None else ours / bare,
+        "faster": reference / ours,
+    }  # fmt: skip
+
+
+def _bare_convolutions(
+    generator: Generator, batch: int, dtype: torch.dtype, device: torch.device
+) -> Callable[[], None]:
+    """The generator's convolutions alone, weights made ready, each on an input of its own."""
+    calls = []
+    for convolution, (height, width) in zip(generator.convolutions, generator.noise_shapes, strict=True):
+        up = convolution.up
+        x = torch.randn(batch, convolution.weight.shape[1], height // up, width // up, device=device).to(dtype)
+        memory_format = torch.contiguous_format
+        if device.type == "cpu" or dtype == torch.float16:
+            memory_format = torch.channels_last
+        x = x.contiguous(memory_format=memory_format)
+        weight = convolution.weight.detach().to(dtype).contiguous(memory_format=memory_format)
+        ready = ops.pack_weight(weight, up, padding=1, flip_weight=up == 1, input_shape=tuple(x.shape))
+        if ready.onednn is not None:
+            calls.append(lambda x=x, r=ready.onednn, up=up: ops.convolve_prepacked(x, r[0], up, r[1]))
+        elif up == 1:
+            calls.append(lambda x=x, w=ready.oriented: functional.conv2d(x, w, padding=1))
+        else:
+            calls.append(lambda x=x, w=ready.oriented: functional.conv_transpose2d(x, w, stride=2))
+
+    def call() -> None:
+        for convolve in calls:
+            convolve()
+
+    return call
