@@ -1,6 +1,8 @@
 // The operators for CUDA tensors: checks, outputs and workspace, then a launch function of kernels.h.
 // Plain C++ over torch's stable ABI (2.10); the device code knows nothing of torch, this file nothing of the device.
+#ifndef USE_CUDA
 #define USE_CUDA  // has torch's shim declare its CUDA part
+#endif
 #include "../checks.h"
 #include "kernels.h"
 
@@ -55,17 +57,21 @@ cuda::Rows rows_of(const Tensor& x, Layout layout) {
   return {x.size(0), x.size(1), x.size(2) * x.size(3), layout == Layout::channels_last};
 }
 
-// bias_act's view of x as it lies in memory: [outer, C, inner] around `dim`, or one long row where C does not matter.
+// bias_act's view of x: [outer, C, inner] around `dim`, or one long row where C does not matter.
 cuda::Rows rows_around(const Tensor& x, int64_t dim, Layout layout, bool with_channels) {
   if (!with_channels) return {1, 1, x.numel(), false};
-  const auto place = [&](int64_t d) { return layout == Layout::planar ? d : d == 0 ? 0 : d == 1 ? 3 : d - 1; };
-  int64_t outer = 1, inner = 1;
-  for (int64_t d = 0; d < x.dim(); ++d) {
-    if (place(d) < place(dim)) outer *= x.size(d);
-    if (place(d) > place(dim)) inner *= x.size(d);
-  }
-  if (inner == 1) return {1, x.size(dim), outer, true};
-  return {outer, x.size(dim), inner, false};
+  const int64_t channels = x.size(dim);
+  if (layout == Layout::channels_last) return {1, channels, x.numel() / channels, true};
+  int64_t inner = 1;
+  for (int64_t d = dim + 1; d < x.dim(); ++d) inner *= x.size(d);
+  if (inner == 1) return {1, channels, x.numel() / channels, true};
+  return {x.numel() / channels / inner, channels, inner, false};
+}
+
+std::pair<Tensor, Layout> dense_around(const Tensor& x, int64_t dim) {
+  auto [held, layout] = dense(x);
+  if (layout == Layout::channels_last && dim != 1) return {torch::stable::contiguous(x), Layout::planar};
+  return {held, layout};
 }
 
 Tensor checked_filter(const Tensor& f, const Tensor& x, const char* name) {
@@ -106,7 +112,7 @@ Tensor bias_act(const Tensor& x, MaybeTensor b, int64_t dim, double slope, doubl
   STD_TORCH_CHECK(dim >= 0 && dim < x.dim(), "bias_act: x of rank ", x.dim(), " has no dimension ", dim);
   const cuda::Element element = element_of(x, "bias_act");
   check_activation(slope, gain, clamp);
-  auto [held, layout] = dense(x);
+  auto [held, layout] = dense_around(x, dim);
   const MaybeTensor bias = checked_vector(b, "bias_act: b", x, {x.size(dim)});
   Tensor y = torch::stable::empty_like(held);
   if (y.numel() == 0) return y;
@@ -142,7 +148,7 @@ std::tuple<Tensor, Tensor> bias_act_backward(const Tensor& dy, const Tensor& y, 
   STD_TORCH_CHECK(dim >= 0 && dim < y.dim(), "bias_act: y of rank ", y.dim(), " has no dimension ", dim);
   check_activation(slope, gain, clamp);
   check_same(dy, y, "bias_act: the gradient");
-  auto [held, layout] = dense(y);
+  auto [held, layout] = dense_around(y, dim);
   const Tensor gradient = in_layout(dy, layout);
   Tensor dx = torch::stable::empty_like(held);
   if (y.numel() == 0) return {dx, with_bias ? zeros_of(y, {y.size(dim)}) : empty_vector(y, {0})};
@@ -220,6 +226,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> epilogue_backward(
   const int64_t images = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   STD_TORCH_CHECK(noise_batch == 0 || noise_batch == 1 || noise_batch == images, "epilogue: noise for ", noise_batch,
                   " images beside ", images);
+  STD_TORCH_CHECK(dy.has_value() || dscaled.has_value(), "epilogue: there is no gradient to pass on");
   STD_TORCH_CHECK(!dscaled.has_value() || next_styles.has_value(), "epilogue: dscaled needs next_styles");
   auto [held, layout] = dense(x);
   const Tensor result = in_layout(y, layout);
@@ -231,7 +238,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> epilogue_backward(
   const MaybeTensor by_y = gradient(dy, "epilogue: dy"), by_scaled = gradient(dscaled, "epilogue: dscaled");
   const HeldOperands operands("epilogue", x, channels, height, width, demodulation, std::nullopt, std::nullopt,
                               next_styles);
-  const bool with_demodulation = demodulation.has_value(), with_styles = next_styles.has_value();
+  const bool with_demodulation = demodulation.has_value(), with_styles = dscaled.has_value();
   const bool empty = x.numel() == 0;
   const auto sum = [&](bool wanted, std::initializer_list<int64_t> sizes) {
     if (!wanted) return empty_vector(x, {0});

@@ -22,12 +22,12 @@ struct Call {
     using G = Tile<1, 1, TAPS, WIDTH, ROWS>;
     const int64_t planes = rows.images * rows.channels;
     const int64_t tiles = groups_of(horizontal.result, WIDTH) * groups_of(vertical.result, G::height);
-    if (tiles > kMostBlocks || vertical.size >= kMostTiled || horizontal.size >= kMostTiled)
+    if (tiles >= kMostTiled || vertical.size >= kMostTiled || horizontal.size >= kMostTiled)
       return "blur: the image is too large";
     const bool aligned = horizontal.result % 4 == 0 && on_boundary(y) && on_boundary(scaled);
     Operands<accumulate_t<T>> by_row = operands;
     by_row.aligned = by_row.aligned && horizontal.result % 4 == 0;  // threads start at columns, not at pixels, of 4
-    const dim3 grid(blocks(tiles), blocks(planes, kMostPlanes));
+    const dim3 grid(static_cast<unsigned>(tiles), blocks(planes, kMostPlanes));
     return SPEAK_LAUNCH((&blur_planar<T, TAPS, WIDTH, ROWS>), grid, kTileThreads, stream, x, y, scaled, filter, taps,
                         planes, static_cast<int>(vertical.size), static_cast<int>(horizontal.size),
                         static_cast<int>(vertical.result), static_cast<int>(horizontal.result),

@@ -163,25 +163,26 @@ template <class A>
 __global__ void __launch_bounds__(32 * kBackwardWarps)
     finish_channel_sums(const A* by_demodulation, const A* by_bias, const A* by_styles, A* ddemodulation, A* dbias,
                         A* dnext_styles, int64_t images, int64_t channels, int64_t patches) {
-  const int64_t c = int64_t(blockIdx.x) * kBackwardWarps + threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
-  if (c >= channels) return;  // whole warps leave together
-  A bias = 0;
-  for (int64_t n = 0; n < images; ++n) {
-    const int64_t row = n * channels + c;
-    A demodulation = 0, styles = 0;
-    for (int64_t i = row * patches + lane; i < (row + 1) * patches; i += 32) {
-      if (ddemodulation) demodulation += by_demodulation[i];
-      if (dbias) bias += by_bias[i];
-      if (dnext_styles) styles += by_styles[i];
+  for (int64_t c = int64_t(blockIdx.x) * kBackwardWarps + threadIdx.x / 32; c < channels;
+       c += int64_t(gridDim.x) * kBackwardWarps) {
+    A bias = 0;
+    for (int64_t n = 0; n < images; ++n) {
+      const int64_t row = n * channels + c;
+      A demodulation = 0, styles = 0;
+      for (int64_t i = row * patches + lane; i < (row + 1) * patches; i += 32) {
+        if (ddemodulation) demodulation += by_demodulation[i];
+        if (dbias) bias += by_bias[i];
+        if (dnext_styles) styles += by_styles[i];
+      }
+      demodulation = sum_over_lanes(demodulation);
+      styles = sum_over_lanes(styles);
+      if (lane == 0 && ddemodulation) ddemodulation[row] = demodulation;
+      if (lane == 0 && dnext_styles) dnext_styles[row] = styles;
     }
-    demodulation = sum_over_lanes(demodulation);
-    styles = sum_over_lanes(styles);
-    if (lane == 0 && ddemodulation) ddemodulation[row] = demodulation;
-    if (lane == 0 && dnext_styles) dnext_styles[row] = styles;
+    bias = sum_over_lanes(bias);
+    if (lane == 0 && dbias) dbias[c] = bias;
   }
-  bias = sum_over_lanes(bias);
-  if (lane == 0 && dbias) dbias[c] = bias;
 }
 
 // Adds up [patches,N,pixels] over patches, and over images where they share their noise.

@@ -22,9 +22,14 @@ inline const char* last_error() {
 
 namespace speak::cuda {
 
-constexpr int64_t kMostBlocks = int64_t(1) << 30;   // along x; kernels stride over the rest
-constexpr int64_t kMostPlanes = 65535;              // along y and z
-constexpr int64_t kMostTiled = int64_t(1) << 28;    // tiled kernels count rows and columns in 32 bits
+// The tests lower these two, so that kernels stride over what is left where nothing is large.
+#ifndef SPEAK_MOST_BLOCKS
+#define SPEAK_MOST_BLOCKS (int64_t(1) << 30)
+#define SPEAK_MOST_PLANES 65535
+#endif
+constexpr int64_t kMostBlocks = SPEAK_MOST_BLOCKS;  // along x
+constexpr int64_t kMostPlanes = SPEAK_MOST_PLANES;  // along y and z
+constexpr int64_t kMostTiled = int64_t(1) << 28;    // tiled kernels count rows and columns, and tiles, in 32 bits
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t groups_of(int64_t count, int64_t size) { return (count + size - 1) / size; }

@@ -21,8 +21,9 @@ struct Call {
 
   template <int M, int R, bool LAST>
   const char* run() const {
-    const dim3 grid(blocks(groups_of(width, kConvColumns) * groups_of(height, kConvWarps * R)),
-                    blocks(groups_of(channels_out, M)), blocks(images, kMostPlanes));
+    const int64_t tiles = groups_of(width, kConvColumns) * groups_of(height, kConvWarps * R);
+    const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(groups_of(channels_out, M)),
+                    blocks(images, kMostPlanes));
     Operands<float> by_place = operands;
     // Planar threads start at columns of 8: only if rows do too are their 128 bits on a boundary.
     const bool aligned = on_boundary(y) && on_boundary(scaled) && (LAST || width % 8 == 0);
@@ -56,7 +57,7 @@ const char* modulated_conv3x3(const void* x, const void* weight, const float* st
                               bool last, EpilogueOperands operands, ActivationNumbers activation, void* stream) {
   if (channels_in % 8 || channels_out % 8 || channels_in > kMostNarrowChannels || channels_out > kMostNarrowChannels)
     return "modulated_conv3x3: channels must be multiples of 8, at most 128";
-  if (images >= kMostTiled || height >= kMostTiled || width >= kMostTiled || height * width >= kMostBlocks)
+  if (images >= kMostTiled || height >= kMostTiled || width >= kMostTiled || height * width >= kMostTiled)
     return "modulated_conv3x3: the image is too large";
   if (!on_boundary(x) || !on_boundary(weight)) return "modulated_conv3x3: x and weight must start on 128-bit boundaries";
   const Rows rows{images, channels_out, height * width, last};

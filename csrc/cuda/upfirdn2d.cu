@@ -25,9 +25,9 @@ struct Call {
     const int shift_y = shift(vertical), shift_x = shift(horizontal);
     const int64_t tiles =
         groups_of(horizontal.result + shift_x, WIDTH) * groups_of(vertical.result + shift_y, G::height);
-    if (tiles > kMostBlocks) return any();
+    if (tiles >= kMostTiled) return any();
     const bool aligned = shift_x == 0 && horizontal.result % 4 == 0 && on_boundary(y);
-    const dim3 grid(blocks(tiles), blocks(images * channels, kMostPlanes));
+    const dim3 grid(static_cast<unsigned>(tiles), blocks(images * channels, kMostPlanes));
     return SPEAK_LAUNCH((&upfirdn2d_tile<T, UP, DOWN, WIDTH, ROWS>), grid, kTileThreads, stream, x, y, filter, gain,
                         images * channels, static_cast<int>(vertical.size), static_cast<int>(horizontal.size),
                         static_cast<int>(vertical.result), static_cast<int>(horizontal.result),

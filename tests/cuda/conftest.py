@@ -1,5 +1,6 @@
 """The machines that the CUDA kernels are tested on: the emulator everywhere, a GPU where there is one."""
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -18,9 +19,9 @@ class Emulated:
 
     device = "cpu"
 
-    def __init__(self) -> None:
-        self.library = emulator.load()
-        self.operators = torch.ops.speak_emulated
+    def __init__(self, sources: Path = emulator.SOURCES, namespace: str = "speak_emulated") -> None:
+        self.library = emulator.load(sources, namespace)
+        self.operators = getattr(torch.ops, namespace)
 
     def runs(self, call: Callable) -> Iterator:
         for order in (0, 1, 2):  # forward, reversed, shuffled
@@ -52,13 +53,34 @@ def why_no_gpu() -> str | None:
     return None
 
 
-@pytest.fixture(scope="session", params=["emulated"] if why_no_gpu() else ["emulated", "gpu"])
-def machine(request: pytest.FixtureRequest) -> Emulated | Gpu:
-    if request.param == "gpu":
-        return Gpu()
+def emulated(sources: Path = emulator.SOURCES, namespace: str = "speak_emulated") -> Emulated:
     if why := emulator.unavailable():
         pytest.skip(why)
-    return Emulated()
+    return Emulated(sources, namespace)
+
+
+@pytest.fixture(scope="session", params=["emulated"] if why_no_gpu() else ["emulated", "gpu"])
+def any_machine(request: pytest.FixtureRequest) -> Emulated | Gpu:
+    return Gpu() if request.param == "gpu" else emulated()
+
+
+@pytest.fixture
+def machine(any_machine: Emulated | Gpu) -> Iterator[Emulated | Gpu]:
+    with guarded(any_machine):
+        yield any_machine
+
+
+@contextlib.contextmanager
+def guarded(machine: Emulated | Gpu) -> Iterator[None]:
+    """While it lasts, new CPU tensors end where memory ends, so that no emulated kernel reads or writes past them."""
+    if isinstance(machine, Gpu):
+        yield
+        return
+    machine.library.emulation_guard_memory(True)
+    try:
+        yield
+    finally:
+        machine.library.emulation_guard_memory(False)
 
 
 @pytest.fixture

@@ -13,22 +13,18 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parent.parent.parent
-SOURCES = ROOT / "csrc"
+SOURCES = Path(__file__).parent.parent.parent / "csrc"
 EMULATION = Path(__file__).parent / "emulation"
 TORCH = Path(torch.__file__).parent
 COMMON = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-Wno-unknown-pragmas"]
 # A faulty index or alignment in device code calls back into emulation.cpp, which stands in for the sanitizer's runtime.
 DEVICE = ["-x", "c++", "-include", "emulation.h", "-fsanitize=bounds-strict,alignment", f"-I{EMULATION}"]
-# Renaming the namespace renames the operators, too: they live beside the real ones, with the same signatures.
-HOST = [
-    "-Dspeak=speak_emulated",
-    "-DTORCH_TARGET_VERSION=0x020a000000000000",
-    "-DPy_LIMITED_API=0x030A0000",
-    f"-isystem{TORCH / 'include'}",
-]
-BINDINGS = [*HOST, "-DSPEAK_CUDA_DISPATCH_KEY=CPU", "-include", "torch_device.h", f"-I{EMULATION}"]
-SCHEMAS = [*HOST, '-DSPEAK_KERNELS_TAG="emulated"']
+# Small grids, so that every kernel must stride over the rest, as on a GPU it must over 2^30 blocks and 65535 planes.
+DEVICE += ["-DSPEAK_MOST_BLOCKS=5", "-DSPEAK_MOST_PLANES=3"]
+TORCH_HEADERS = f"-isystem{TORCH / 'include'}"
+STABLE = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DPy_LIMITED_API=0x030A0000", TORCH_HEADERS]
+BINDINGS = [*STABLE, "-DSPEAK_CUDA_DISPATCH_KEY=CPU", "-include", "torch_device.h", f"-I{EMULATION}"]
+SCHEMAS = [*STABLE, '-DSPEAK_KERNELS_TAG="emulated"']
 
 
 def unavailable() -> str | None:
@@ -36,17 +32,19 @@ def unavailable() -> str | None:
     return None if shutil.which("g++") else "g++ is not installed: the emulator cannot be built"
 
 
-def build(device_sources: list[Path], name: str, with_operators: bool = True) -> Path:
-    """A library of these device sources; the same sources are built once and kept among the temporary files."""
-    units = [(source, [*DEVICE, "-Dspeak=speak_emulated", f"-I{SOURCES / 'cuda'}"]) for source in device_sources]
-    units.append((EMULATION / "emulation.cpp", []))
-    if with_operators:
-        units += [(SOURCES / "cuda" / "bindings.cpp", BINDINGS), (SOURCES / "speak.cpp", SCHEMAS)]
-    digest = hashlib.sha256(f"{torch.__version__} {units} {COMMON}".encode())
-    read = {*SOURCES.rglob("*"), *EMULATION.iterdir(), *device_sources}
-    for path in sorted(path for path in read if path.is_file()):
+def build(
+    sources: Path,  # csrc, or a copy of it
+    namespace: str,  # of the operators: renaming the sources' namespace puts them beside the real ones
+) -> Path:
+    """The emulated operators' library; the same sources are built once and kept among the temporary files."""
+    renamed = f"-Dspeak={namespace}"
+    units = [(source, [*DEVICE, renamed]) for source in sorted((sources / "cuda").glob("*.cu"))]
+    units += [(sources / "cuda" / "bindings.cpp", [*BINDINGS, renamed]), (sources / "speak.cpp", [*SCHEMAS, renamed])]
+    units += [(EMULATION / "emulation.cpp", []), (EMULATION / "guarded_memory.cpp", [TORCH_HEADERS])]
+    digest = hashlib.sha256(f"{torch.__version__} {[options for _, options in units]} {COMMON}".encode())
+    for path in sorted([*sources.glob("cuda/*"), *sources.glob("*.*"), *EMULATION.iterdir()]):
         digest.update(path.read_bytes())
-    library = Path(tempfile.gettempdir()) / f"speak-emulated-{os.getuid()}" / f"{name}-{digest.hexdigest()[:16]}.so"
+    library = Path(tempfile.gettempdir()) / f"speak-emulated-{os.getuid()}" / f"{digest.hexdigest()[:16]}.so"
     if library.exists():
         return library
     library.parent.mkdir(mode=0o700, exist_ok=True)
@@ -58,7 +56,7 @@ def build(device_sources: list[Path], name: str, with_operators: bool = True) ->
             return target
 
         objects = list(pool.map(compile_unit, units))
-        linked = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{TORCH / 'lib'}"] if with_operators else []
+        linked = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{TORCH / 'lib'}"]
         run(["g++", "-shared", "-o", f"{folder}/library.so", *objects, *linked])
         os.replace(f"{folder}/library.so", library)
     return library
@@ -69,8 +67,8 @@ def run(command: list[str]) -> None:
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 
 
-def load() -> ctypes.CDLL:
-    """The operators as torch.ops.speak_emulated, and the emulator's own controls."""
-    library = build(sorted((SOURCES / "cuda").glob("*.cu")), "operators")
+def load(sources: Path = SOURCES, namespace: str = "speak_emulated") -> ctypes.CDLL:
+    """Makes the operators torch.ops.NAMESPACE; returns the emulator's own controls."""
+    library = build(sources, namespace)
     torch.ops.load_library(str(library))
     return ctypes.CDLL(str(library))

@@ -119,7 +119,7 @@ def epilogue_backward(
     ddemodulation = nothing if demodulation is None else (dt * double(x)).sum([2, 3])
     dnoise = {0: nothing, 1: dt.sum(1).sum(0, keepdim=True)}.get(noise_batch, dt.sum(1))
     dbias = dt.sum([0, 2, 3]) if with_bias else nothing
-    dnext = nothing if next_styles is None else ((zero if by_scaled is None else by_scaled) * double(y)).sum([2, 3])
+    dnext = nothing if by_scaled is None else (by_scaled * double(y)).sum([2, 3])
     dx = dt * (1.0 if demodulation is None else double(demodulation)[:, :, None, None])
     return dx, ddemodulation, dnoise, dbias, dnext
 

@@ -50,15 +50,13 @@ def nvrtc_compile(source: Path, architecture: str) -> tuple[int, str]:
     import nvidia.cuda_nvrtc
     import nvidia.cuda_runtime
 
-    folder = {module: Path(module.__file__).parent for module in (nvidia.cuda_nvcc, nvidia.cuda_nvrtc, nvidia.cuda_runtime)}
-    nvrtc = ctypes.CDLL(str(folder[nvidia.cuda_nvrtc] / "lib" / "libnvrtc.so.12"))
+    nvrtc = ctypes.CDLL(str(Path(nvidia.cuda_nvrtc.__file__).parent / "lib" / "libnvrtc.so.12"))
+    headers = [Path(module.__file__).parent / "include" for module in (nvidia.cuda_runtime, nvidia.cuda_nvcc)]
     options = [
         f"--gpu-architecture={architecture}",
         "--std=c++17",
         "-default-device",  # the launch functions are host code: read as device code, they name every instance
-        f"-I{CUDA}",
-        f"-I{folder[nvidia.cuda_runtime] / 'include'}",
-        f"-I{folder[nvidia.cuda_nvcc] / 'include'}",
+        *(f"-I{folder}" for folder in (CUDA, *headers)),
         "--ptxas-options=-v",
     ]
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
@@ -107,8 +105,8 @@ def test_the_bindings_need_nothing_of_torch_but_its_stable_abi(tmp_path) -> None
     if why := emulator.unavailable():
         pytest.skip(why)
     target = tmp_path / "bindings.o"
-    host = [option for option in emulator.HOST if not option.startswith("-Dspeak=")]
-    emulator.run(["g++", *emulator.COMMON, *host, "-Wall", "-Werror", "-c", str(CUDA / "bindings.cpp"), "-o", str(target)])
+    options = [*emulator.COMMON, *emulator.STABLE, "-Wall", "-Werror"]
+    emulator.run(["g++", *options, "-c", str(CUDA / "bindings.cpp"), "-o", str(target)])
     symbols = subprocess.run(["nm", "-C", "-u", target], capture_output=True, text=True, check=True).stdout
     assert "aoti_torch_get_current_cuda_stream" in symbols
     assert not re.search(r"\b(at|c10|torch)::(?!headeronly|stable)", symbols), symbols

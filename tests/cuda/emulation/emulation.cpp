@@ -36,6 +36,7 @@ const std::function<void()>* body;
 size_t current;
 uint64_t serial = 0;
 int thread_order = 0;  // 0 forward, 1 reversed, 2 shuffled
+int planted_fault = 0;
 bool running = false;
 std::string failure;
 uint64_t launches = 0;
@@ -171,6 +172,7 @@ void fault(const std::string& message) {
 
 void block_barrier(int line) { wait(State::at_block_barrier, line); }
 void warp_barrier(int line) { wait(State::at_warp_barrier, line); }
+int planted() { return planted_fault; }
 uint64_t block_serial() { return serial; }
 void fence(unsigned char* before, unsigned char* after) { fences.emplace_back(before, after); }
 Exchange& warp_exchange() { return exchanges[current / 32]; }
@@ -211,6 +213,9 @@ const char* launch(dim3 grid, dim3 block, const std::function<void()>& kernel) {
 #define EXPORT __attribute__((visibility("default")))
 extern "C" {
 EXPORT void emulation_set_thread_order(int order) { emulation::thread_order = order; }
+EXPORT void emulation_plant(int fault) { emulation::planted_fault = fault; }
+EXPORT bool emulation_running() { return emulation::running; }
+EXPORT void emulation_fault(const char* message) { emulation::fault(message); }
 EXPORT uint64_t emulation_launches() { return emulation::launches; }
 
 // What the compiler calls where -fsanitize finds a fault, in place of its own runtime.

@@ -39,6 +39,9 @@ void warp_barrier(int line);
 // Runs every block; null, or what went wrong.
 const char* launch(dim3 grid, dim3 block, const std::function<void()>& kernel);
 
+// Faults that tests plant in copies of the sources are chosen while running; 0: none.
+int planted();
+
 // Which block is running, so that shared memory knows when it is new; and where its memory is registered.
 uint64_t block_serial();
 void fence(unsigned char* before, unsigned char* after);
