@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kTileThreads)
   for (int64_t plane = blockIdx.y; plane < planes; plane += gridDim.y) {
     __syncthreads();  // the last plane's tile has been read
     load_tile<G>(x + plane * height * width, height, width, top - pad_y, left - pad_x, tile);
-    __syncthreads();
+    __syncthreads();  // the tile is there
     A sum[ROWS][4] = {};
 #pragma unroll
     for (int r = 0; r < G::thread_rows_in; ++r) {

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kConvThreads, 2)
       load_scaled<rows + 2, LAST>(x + int64_t(n) * channels_in * height * width, styles + int64_t(n) * channels_in, c,
                                   channels_in, height, width, top - 1, left - 1, patch);
       load_weight<M>(weight, first_out, channels_out, c, channels_in, taps);
-      __syncthreads();
+      __syncthreads();  // patch and taps are there
 #pragma unroll 1
       for (int tap = 0; tap < 9; ++tap) {
         wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> a[blocks_m];
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kConvThreads, 2)
       for (int i = 0; i < blocks_m; ++i)
         wmma::store_matrix_sync(results + i * (LAST ? 16 : 256), sum[i][j], LAST ? M : 16,
                                 LAST ? wmma::mem_col_major : wmma::mem_row_major);
-      __syncwarp();
+      __syncwarp();  // the row is there
 #pragma unroll 1
       for (int i = lane; i < 2 * M; i += 32) {
         const int pixel = LAST ? i / (M / 8) : i % 2 * 8, m = LAST ? i % (M / 8) * 8 : i / 2;
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kConvThreads, 2)
         finish<__half, 8, LAST>(value, operands, activation, n, c, p, LAST ? 8 : width - ox, aligned,
                                 y ? y + at : nullptr, scaled ? scaled + at : nullptr);
       }
-      __syncwarp();
+      __syncwarp();  // the row has been read
     }
   }
 }

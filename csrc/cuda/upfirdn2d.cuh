@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kTileThreads)
     __syncthreads();  // the last plane's tile has been read
     load_tile<G>(x + plane * height * width, height, width, (top * DOWN - pad_y) / UP, (left * DOWN - pad_x) / UP,
                  tile);
-    __syncthreads();
+    __syncthreads();  // the tile is there
     A sum[ROWS][4] = {};
 #pragma unroll
     for (int r = 0; r < G::thread_rows_in; ++r) {

@@ -1,7 +1,6 @@
 """The machines that the CUDA kernels are tested on: the emulator everywhere, a GPU where there is one."""
 
 import contextlib
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))  # tolerances.py
 
 import emulator  # noqa: E402
+
+from speak.ops import extension  # noqa: E402
 
 
 class Emulated:
@@ -36,7 +37,6 @@ class Gpu:
     device = "cuda"
 
     def __init__(self) -> None:
-        torch.ops.load_library(importlib.util.find_spec("speak_kernels").origin)
         self.operators = torch.ops.speak
 
     def runs(self, call: Callable) -> Iterator:
@@ -48,9 +48,9 @@ def why_no_gpu() -> str | None:
     """Why the kernels run on the emulator only, or None."""
     if not torch.cuda.is_available():
         return "no GPU: the CUDA kernels ran on the emulator only"
-    if importlib.util.find_spec("speak_kernels") is None:
-        return "a GPU, but the compiled library is not installed"
-    return None
+    if extension.LIBRARY.missing:
+        return f"a GPU, but {extension.LIBRARY.missing}"
+    return None if extension.LIBRARY.cuda else "a GPU, but the compiled library was built without CUDA"
 
 
 def emulated(sources: Path = emulator.SOURCES, namespace: str = "speak_emulated") -> Emulated:

@@ -117,10 +117,30 @@ void release(size_t first, size_t last, State state, const char* what) {
   for (size_t i = first; i < last; ++i) fibers[i].state = State::ready;
 }
 
-void arrange(std::vector<size_t>& order, std::mt19937& random) {
+std::vector<size_t> arranged(size_t count, std::mt19937& random) {
+  std::vector<size_t> order(count);
   std::iota(order.begin(), order.end(), size_t(0));
   if (thread_order == 1) std::reverse(order.begin(), order.end());
   if (thread_order == 2) std::shuffle(order.begin(), order.end(), random);
+  return order;
+}
+
+// Runs a warp until all its threads wait for the block, or are done: as far ahead of the other warps as it may get,
+// so that a missing block barrier shows.
+void run_warp(size_t first, std::mt19937& random) {
+  for (;;) {
+    for (size_t lane : arranged(32, random)) {
+      if (fibers[first + lane].state != State::ready) continue;
+      current = first + lane;
+      thread_index = dim3(current, 0, 0);
+      resume(fibers[current]);
+      if (!failure.empty()) throw std::runtime_error(failure);
+    }
+    const auto begin = fibers.begin() + first;
+    const auto waits = [](const Fiber& fiber) { return fiber.state == State::at_warp_barrier; };
+    if (std::none_of(begin, begin + 32, waits)) return;
+    release(first, first + 32, State::at_warp_barrier, "a warp operation");
+  }
 }
 
 void run_block(size_t threads, std::mt19937& random) {
@@ -130,28 +150,10 @@ void run_block(size_t threads, std::mt19937& random) {
     fibers[i].state = State::ready;
     begin(fibers[i]);
   }
-  std::vector<size_t> order(threads);
+  const auto waits = [](const Fiber& fiber) { return fiber.state == State::at_block_barrier; };
   for (;;) {
-    arrange(order, random);
-    for (size_t i : order) {
-      if (fibers[i].state != State::ready) continue;
-      current = i;
-      thread_index = dim3(i, 0, 0);
-      resume(fibers[i]);
-      if (!failure.empty()) throw std::runtime_error(failure);
-    }
-    bool released = false, waiting = false;
-    for (size_t first = 0; first < threads; first += 32) {
-      bool any = false;
-      for (size_t i = first; i < first + 32; ++i) {
-        any = any || fibers[i].state == State::at_warp_barrier;
-        waiting = waiting || fibers[i].state == State::at_block_barrier;
-      }
-      if (any) release(first, first + 32, State::at_warp_barrier, "a warp operation");
-      released = released || any;
-    }
-    if (released) continue;
-    if (!waiting) break;
+    for (size_t warp : arranged(threads / 32, random)) run_warp(warp * 32, random);
+    if (std::none_of(fibers.begin(), fibers.begin() + threads, waits)) break;
     release(0, threads, State::at_block_barrier, "__syncthreads");
   }
   for (auto [before, after] : fences)
@@ -193,10 +195,8 @@ const char* launch(dim3 grid, dim3 block, const std::function<void()>& kernel) {
   ++launches;
   const char* error = nullptr;
   try {
-    std::vector<size_t> order(size_t(grid.x) * grid.y * grid.z);
     std::mt19937 random(7);
-    arrange(order, random);
-    for (size_t i : order) {
+    for (size_t i : arranged(size_t(grid.x) * grid.y * grid.z, random)) {
       block_index = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
       run_block(threads, random);
     }

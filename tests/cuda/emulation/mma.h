@@ -1,5 +1,5 @@
-// nvcuda::wmma for 16x16x16 products. Each lane holds eight elements of a fragment, and a product is one that the whole
-// warp makes: which elements is left open by CUDA, so no kernel may rely on it.
+// nvcuda::wmma for 16x16x16 products, which a whole warp makes together. Each lane holds eight elements of a fragment:
+// which ones CUDA leaves open; here they are spread so that no lane holds neighbours.
 #pragma once
 #include "emulation.h"
 
@@ -15,11 +15,11 @@ enum layout_t { mem_row_major, mem_col_major };
 template <class Use, int M, int N, int K, class T, class Layout = void>
 struct fragment {
   static_assert(M == 16 && N == 16 && K == 16);
-  T element[8];  // a row's half: row lane / 2, columns from lane % 2 * 8
+  T element[8];
 };
 
-inline int row() { return emulation::lane() / 2; }
-inline int column() { return emulation::lane() % 2 * 8; }
+inline int row(int i) { return i * 2 + emulation::lane() / 16; }
+inline int column() { return emulation::lane() % 16; }
 
 template <class T>
 void check_tile(const T* tile, unsigned stride) {
@@ -37,33 +37,29 @@ void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout>& f, const T* tile, un
   check_tile(tile, stride);
   emulation::warp_barrier(__LINE__);
   for (int i = 0; i < 8; ++i)
-    f.element[i] = std::is_same_v<Layout, row_major> ? tile[row() * stride + column() + i]
-                                                     : tile[(column() + i) * stride + row()];
+    f.element[i] = std::is_same_v<Layout, row_major> ? tile[row(i) * stride + column()] : tile[column() * stride + row(i)];
 }
 
 template <class T>
 void store_matrix_sync(T* tile, const fragment<accumulator, 16, 16, 16, T>& f, unsigned stride, layout_t layout) {
   check_tile(tile, stride);
   for (int i = 0; i < 8; ++i)
-    (layout == mem_row_major ? tile[row() * stride + column() + i] : tile[(column() + i) * stride + row()]) =
-        f.element[i];
+    (layout == mem_row_major ? tile[row(i) * stride + column()] : tile[column() * stride + row(i)]) = f.element[i];
 }
 
 template <class A, class B, class C>
 void mma_sync(C& d, const A& a, const B& b, const C& c) {
   emulation::Exchange& exchange = emulation::warp_exchange();
   for (int i = 0; i < 8; ++i) {
-    exchange.a[row() * 16 + column() + i] = __half2float(a.element[i]);
-    exchange.b[row() * 16 + column() + i] = __half2float(b.element[i]);
+    exchange.a[row(i) * 16 + column()] = __half2float(a.element[i]);
+    exchange.b[row(i) * 16 + column()] = __half2float(b.element[i]);
   }
   emulation::warp_barrier(__LINE__);
-  float sum[8];
-  for (int i = 0; i < 8; ++i) sum[i] = c.element[i];
-  for (int k = 0; k < 16; ++k) {
-    const float left = exchange.a[row() * 16 + k];
-    for (int i = 0; i < 8; ++i) sum[i] += left * exchange.b[k * 16 + column() + i];
+  for (int i = 0; i < 8; ++i) {
+    float sum = c.element[i];
+    for (int k = 0; k < 16; ++k) sum += exchange.a[row(i) * 16 + k] * exchange.b[k * 16 + column()];
+    d.element[i] = sum;
   }
-  for (int i = 0; i < 8; ++i) d.element[i] = sum[i];
   emulation::warp_barrier(__LINE__);
 }
 
