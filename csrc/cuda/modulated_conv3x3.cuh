@@ -40,7 +40,7 @@ SPEAK_DEVICE void load_scaled(const __half* __restrict__ image, const float* __r
       if (inside(pixel, at) && c < channels) load<8>(image + at * channels + c, value);
 #pragma unroll
       for (int k = 0; k < 8; ++k) value[k] *= style[k];
-      store<8>(value, &patch[pixel][half]);
+      store_shared<8>(value, &patch[pixel][half]);
     }
   } else {
 #pragma unroll 4
@@ -52,7 +52,7 @@ SPEAK_DEVICE void load_scaled(const __half* __restrict__ image, const float* __r
         value[0] = widen(from[0]) * styles[c];
         value[1] = widen(from[int64_t(height) * width]) * styles[c + 1];
       }
-      store<2>(value, &patch[pixel][pair]);
+      store_shared<2>(value, &patch[pixel][pair]);
     }
   }
 }
@@ -67,7 +67,7 @@ SPEAK_DEVICE void load_weight(const __half* __restrict__ weight, int first_out, 
     float value[8] = {};
     if (first_out + m < channels_out && first_in + half < channels_in)
       load<8>(weight + (int64_t(tap) * channels_out + first_out + m) * channels_in + first_in + half, value);
-    store<8>(value, &to[tap][m][half]);
+    store_shared<8>(value, &to[tap][m][half]);
   }
 }
 

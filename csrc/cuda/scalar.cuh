@@ -51,29 +51,84 @@ SPEAK_DEVICE __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
-// N neighbours in memory, moved by as few and as wide instructions as their alignment (at most 128 bits) allows.
-template <class T, int N>
-struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) Pack {
-  T value[N];
+// What moves BYTES at once.
+template <int BYTES>
+struct Word;
+template <>
+struct Word<16> {
+  using type = uint4;
+};
+template <>
+struct Word<8> {
+  using type = uint2;
+};
+template <>
+struct Word<4> {
+  using type = uint32_t;
+};
+template <>
+struct Word<2> {
+  using type = unsigned short;
 };
 
 // Elements in a 128-bit access.
 template <class T>
 constexpr int kVector = 16 / sizeof(T);
 
+// N neighbours in memory, in as few accesses as there can be, which must be aligned to their own size: 128 bits, or
+// all N where they are less.
+template <class T, int N>
+struct Pack {
+  static constexpr int bytes = N * sizeof(T), width = bytes < 16 ? bytes : 16, words = bytes / width;
+  using word = typename Word<width>::type;
+  T value[N];
+
+  SPEAK_DEVICE void load(const T* from) {
+    word held[words];
+#pragma unroll
+    for (int i = 0; i < words; ++i) held[i] = reinterpret_cast<const word*>(from)[i];
+    memcpy(value, held, bytes);
+  }
+  // To global memory through an intrinsic: the compiler takes an ordinary store apart where a branch beside it stores
+  // the elements one by one, or where they come out of branches, and does not always put it together again.
+  SPEAK_DEVICE void store(T* to) const {
+    word held[words];
+    memcpy(held, value, bytes);
+#pragma unroll
+    for (int i = 0; i < words; ++i) __stwb(reinterpret_cast<word*>(to) + i, held[i]);
+  }
+  SPEAK_DEVICE void store_shared(T* to) const {
+    word held[words];
+    memcpy(held, value, bytes);
+#pragma unroll
+    for (int i = 0; i < words; ++i) reinterpret_cast<word*>(to)[i] = held[i];
+  }
+};
+
 template <int N, class T>
 SPEAK_DEVICE void load(const T* from, accumulate_t<T> (&to)[N]) {
-  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+  Pack<T, N> pack;
+  pack.load(from);
 #pragma unroll
   for (int i = 0; i < N; ++i) to[i] = widen(pack.value[i]);
 }
 
 template <int N, class T>
-SPEAK_DEVICE void store(const accumulate_t<T> (&from)[N], T* to) {
+SPEAK_DEVICE Pack<T, N> narrowed(const accumulate_t<T> (&from)[N]) {
   Pack<T, N> pack;
 #pragma unroll
   for (int i = 0; i < N; ++i) pack.value[i] = narrow<T>(from[i]);
-  *reinterpret_cast<Pack<T, N>*>(to) = pack;
+  return pack;
+}
+
+template <int N, class T>
+SPEAK_DEVICE void store(const accumulate_t<T> (&from)[N], T* to) {
+  narrowed<N, T>(from).store(to);
+}
+
+template <int N, class T>
+SPEAK_DEVICE void store_shared(const accumulate_t<T> (&from)[N], T* to) {
+  narrowed<N, T>(from).store_shared(to);
 }
 
 // The first `count` of N: one access where all are wanted (and `wide` allows), else one by one, the rest zero.

@@ -5,9 +5,11 @@ import ctypes
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import emulator
 import pytest
@@ -44,8 +46,14 @@ def kernels_in(log: str) -> list[Kernel]:
     return found
 
 
-def nvrtc_compile(source: Path, architecture: str) -> tuple[int, str]:
-    """The return code and the log of NVRTC, which runs ptxas too when asked for sm_ instead of compute_."""
+class Compiled(NamedTuple):
+    failed: int  # NVRTC's return code
+    log: str
+    ptx: str
+
+
+def nvrtc_compile(source: Path, architecture: str) -> Compiled:
+    """What NVRTC makes of a source. It runs ptxas as well when asked for sm_ instead of compute_."""
     import nvidia.cuda_nvcc
     import nvidia.cuda_nvrtc
     import nvidia.cuda_runtime
@@ -59,31 +67,38 @@ def nvrtc_compile(source: Path, architecture: str) -> tuple[int, str]:
         *(f"-I{folder}" for folder in (CUDA, *headers)),
         "--ptxas-options=-v",
     ]
-    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    program = ctypes.c_void_p()
+
+    def text(get_size: Callable, get: Callable) -> str:
+        size = ctypes.c_size_t()
+        get_size(program, ctypes.byref(size))
+        buffer = ctypes.create_string_buffer(size.value)
+        get(program, buffer)
+        return buffer.value.decode()
+
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None)
     encoded = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
     failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
-    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    nvrtc.nvrtcGetProgramLog(program, log)
+    log = text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
+    ptx = "" if failed else text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return failed, log.value.decode()
+    return Compiled(failed, log, ptx)
 
 
 @pytest.fixture(scope="module")
-def compiled() -> dict[tuple[str, str], tuple[int, str]]:
+def compiled() -> dict[tuple[str, str], Compiled]:
     for package in ("cuda_nvrtc", "cuda_runtime", "cuda_nvcc"):
         pytest.importorskip(f"nvidia.{package}", reason="the NVRTC wheels (extra `test`) are not installed")
     every = [(source, architecture) for architecture in ARCHITECTURES for source in SOURCES]
     with ThreadPoolExecutor(2) as pool:
-        logs = list(pool.map(lambda pair: nvrtc_compile(*pair), every))
-    return {(source.name, architecture): log for (source, architecture), log in zip(every, logs, strict=True)}
+        results = list(pool.map(lambda pair: nvrtc_compile(*pair), every))
+    return {(source.name, architecture): result for (source, architecture), result in zip(every, results, strict=True)}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_a_source_compiles_to_machine_code_without_spills(compiled, source, architecture) -> None:
-    failed, log = compiled[source.name, architecture]
+    failed, log, _ = compiled[source.name, architecture]
     assert not failed, log
     kernels = kernels_in(log)
     header = source.with_suffix(".cuh").read_text()
@@ -97,8 +112,26 @@ def test_a_source_compiles_to_machine_code_without_spills(compiled, source, arch
 
 def test_the_narrow_convolution_fits_twice_on_a_multiprocessor(compiled) -> None:
     for architecture, shared in [("sm_70", 96), ("sm_75", 64), ("sm_80", 164), ("sm_90", 228)]:  # KiB of each
-        for kernel in kernels_in(compiled["modulated_conv3x3.cu", architecture][1]):
+        for kernel in kernels_in(compiled["modulated_conv3x3.cu", architecture].log):
             assert 2 * 128 * kernel.registers <= 65536 and 2 * kernel.shared <= shared * 1024, str(kernel)
+
+
+def test_wide_kernels_move_128_bits_at_a_time(compiled) -> None:
+    """Seen in PTX, since a compiler may take a wide access apart without a word."""
+    kinds = "epilogue_pointwise|backward_planar|backward_last|blur_last|upfirdn2d_any"
+    wide = re.compile(f"({kinds})I(6__halfLi8|fLi4|dLi2)E")
+    found = set()
+    for source in SOURCES:
+        for kernel in compiled[source.name, "sm_70"].ptx.split(".entry ")[1:]:
+            name = kernel.split("(")[0]
+            if not wide.search(name) and "modulated_conv3x3" not in name:
+                continue
+            found.add(source.name)
+            width = "v2.[a-z]64" if re.search("IdLi2E", name) else "v4.[a-z]32"
+            assert re.search(rf"ld\.global\.(nc\.)?{width}", kernel), f"{name} has no 128-bit load"
+            assert re.search(r"st\.global\.wb\.v4\.u32", kernel), f"{name} has no 128-bit store"
+            assert ".local" not in kernel, f"{name} keeps an array in memory"
+    assert found == {source.name for source in SOURCES}
 
 
 def test_the_bindings_need_nothing_of_torch_but_its_stable_abi(tmp_path) -> None:

@@ -7,7 +7,9 @@
 #include <stdexcept>
 #include <vector>
 
-#ifndef __x86_64__
+#if defined(__x86_64__) && !defined(EMULATION_PORTABLE)
+#define EMULATION_ASSEMBLY  // a switch between fibers in a dozen instructions; elsewhere it takes a system call
+#else
 #include <ucontext.h>
 #endif
 
@@ -22,7 +24,7 @@ struct Fiber {
   std::unique_ptr<char[]> stack{new char[kStack]};
   State state = State::done;
   int line = 0;  // of the barrier it waits at
-#ifdef __x86_64__
+#ifdef EMULATION_ASSEMBLY
   void* top = nullptr;
 #else
   ucontext_t context;
@@ -43,7 +45,7 @@ uint64_t launches = 0;
 
 void run_body();
 
-#ifdef __x86_64__
+#ifdef EMULATION_ASSEMBLY
 void* engine_top;
 extern "C" void emulation_switch(void** save, void* to);
 asm(R"(

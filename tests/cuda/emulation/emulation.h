@@ -28,6 +28,13 @@ struct dim3 {
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+
 namespace emulation {
 
 inline dim3 thread_index, block_index, block_size, grid_size;  // of the fiber that runs
@@ -89,6 +96,11 @@ T shuffle_xor(unsigned mask, T value, int distance, int line) {
 }
 
 }  // namespace emulation
+
+template <class T>
+void __stwb(T* to, T value) {
+  *to = value;
+}
 
 #define threadIdx ::emulation::thread_index
 #define blockIdx ::emulation::block_index
