@@ -1,7 +1,7 @@
 """The C allocator's setting that keeps memory between tensors, for programs that make many large ones.
 
 glibc gives large blocks back to the system when they are freed, and the next tensor of that size faults its pages in
-again, at a fifth of the speed of memory. The command line keeps them; importing speak does not: a library call offers it.
+again, at a fifth of the speed of memory. The command line keeps them; importing speak does not, a call does.
 """
 
 from __future__ import annotations

@@ -166,9 +166,7 @@ def _copies(x: Rotation, halves: int, device: torch.device) -> Callable[[], None
     return call
 
 
-def _generator(
-    device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...], repeats: int
-) -> list[dict[str, Any]]:
+def _generator(device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...], repeats: int) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     generator = Generator(256, 512, 16384, 512).to(device).eval()
     styles = torch.randn(batch, generator.num_styles, 512, device=device)

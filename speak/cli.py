@@ -10,6 +10,7 @@ import argparse
 import importlib
 import sys
 
+from speak import allocator
 from speak.errors import SpeakError
 from speak.version import __version__
 
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         if name == chosen:
             importlib.import_module(module).add_arguments(command)
     arguments = parser.parse_args(argv)
+    allocator.keep_memory()
     try:
         importlib.import_module(COMMANDS[arguments.command][0]).run(arguments)
     except KeyboardInterrupt:

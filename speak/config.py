@@ -110,8 +110,10 @@ def _replaced(config: Any, path: list[str], value: Any, key: str) -> Any:
             raise SpeakError(f"unknown configuration key '{key}': '{name}' has no fields")
         return dataclasses.replace(config, **{name: _replaced(current, rest, value, key)})
     if dataclasses.is_dataclass(types[name]):
-        raise SpeakError(f"configuration key '{key}' is a group: set one of its fields, such as '{key}."
-                         f"{next(iter(typing.get_type_hints(types[name])))}'")
+        raise SpeakError(
+            f"configuration key '{key}' is a group: set one of its fields, such as '{key}."
+            f"{next(iter(typing.get_type_hints(types[name])))}'"
+        )
     return dataclasses.replace(config, **{name: _read(value, types[name], key)})
 
 

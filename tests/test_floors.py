@@ -1,6 +1,8 @@
 """Imports go down the floors only, so that every room can be read without the rooms above it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,12 @@ def test_every_import_goes_down_or_stays_in_the_room(module: str) -> None:
         if FLOORS[room] >= 2 and FLOORS[other] == FLOORS[room]:
             allowed = True  # rooms on floors 2 to 4 are neighbours: a loss may use a metric, evaluate may use animate
         assert allowed, f"{module} (floor {FLOORS[room]}) imports {imported} (floor {FLOORS[other]})"
+
+
+def test_the_code_is_clean() -> None:
+    """ruff, with the rules of pyproject.toml."""
+    pytest.importorskip("ruff", reason="ruff is in the test extra")
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", str(PACKAGE.parent)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout

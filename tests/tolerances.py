@@ -1,4 +1,4 @@
-"""The one table of tolerances: how far a result may be from an independent one, by dtype. Never loosened test by test."""
+"""The one table of tolerances: how far a result may be from an independent one, by dtype. Never loosened by test."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def modulated_conv2d_ref(
     padding: int | Sequence[int] = 0, resample_filter: Tensor | None = None, demodulate: bool = True,
     flip_weight: bool = True, fused_modconv: bool = True,
 ) -> Tensor:  # fmt: skip
-    """The specification of `modulated_conv2d` in plain PyTorch: a weight for every sample, in one grouped convolution."""
+    """The specification of `modulated_conv2d` in plain PyTorch: a weight for every sample, one grouped convolution."""
     x0, x1, y0, y1 = _checked(x, weight, styles, up, down, padding)
     batch = x.shape[0]
     w = weight[None] * styles.to(weight.dtype)[:, None, :, None, None]  # [N, C_out, C_in, kh, kw]
@@ -266,7 +266,9 @@ def _checked(
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"x must be floating point [N, C, H, W], not {x.dtype} {tuple(x.shape)}")
     if weight.ndim != 4 or weight.shape[1] != x.shape[1]:
-        raise ValueError(f"weight must be [C_out, {x.shape[1]}, kh, kw] for x {tuple(x.shape)}, not {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight must be [C_out, {x.shape[1]}, kh, kw] for x {tuple(x.shape)}, not {tuple(weight.shape)}"
+        )
     if styles.shape != x.shape[:2]:
         raise ValueError(f"styles must be {tuple(x.shape[:2])} for x {tuple(x.shape)}, not {tuple(styles.shape)}")
     if min(up, down) < 1:
@@ -274,5 +276,7 @@ def _checked(
     pads = parse_padding(padding)
     height, width = x.shape[2] * up + pads[2] + pads[3], x.shape[3] * up + pads[0] + pads[1]
     if min(x.shape[2:]) < 1 or height < weight.shape[2] or width < weight.shape[3]:
-        raise ValueError(f"x {tuple(x.shape)} padded to {height} x {width} is smaller than the kernel {tuple(weight.shape[2:])}")
+        raise ValueError(
+            f"x {tuple(x.shape)} padded to {height} x {width} is smaller than the kernel {tuple(weight.shape[2:])}"
+        )
     return pads

@@ -145,7 +145,8 @@ def _checked(
     height, width = x.shape[2] * up_y + y0 + y1, x.shape[3] * up_x + x0 + x1
     if min(x.shape[2:]) < 1 or height < taps_y or width < taps_x:
         raise ValueError(
-            f"x {tuple(x.shape)} padded to {height} x {width} must be at least as large as the filter {taps_y} x {taps_x}"
+            f"x {tuple(x.shape)} padded to {height} x {width} must be at least as large as the filter "
+            f"{taps_y} x {taps_x}"
         )
     return up_x, up_y, down_x, down_y, x0, x1, y0, y1
 

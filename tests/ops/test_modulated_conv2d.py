@@ -1,0 +1,150 @@
+"""The modulated convolution and its epilogue: the compiled path against per-sample weights in float64."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from tolerances import assert_close
+
+from speak import ops
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+FILTER = ops.setup_filter([1, 3, 3, 1], separable=True)
+
+
+def test_the_reference_is_the_paper_s_equations_written_out() -> None:
+    torch.manual_seed(0)
+    x, w, s = torch.randn(2, 3, 6, 5).double(), torch.randn(4, 3, 3, 3).double(), torch.randn(2, 3).double()
+    y = ops.modulated_conv2d_ref(x, w, s, padding=1)
+    padded = np.pad(x.numpy(), [(0, 0), (0, 0), (1, 1), (1, 1)])
+    for n, o, i, j in itertools.product(range(2), range(4), (0, 3, 5), (0, 2, 4)):
+        scaled = w[o].numpy() * s[n].numpy()[:, None, None]  # Eq. 1
+        scaled = scaled / np.sqrt((scaled**2).sum() + 1e-8)  # Eq. 3
+        assert abs((padded[n, :, i : i + 3, j : j + 3] * scaled).sum() - y[n, o, i, j].item()) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2), (3, 1), (2, 2)])
+@pytest.mark.parametrize("padding", [0, 1, [2, 1, 0, 1]])
+@pytest.mark.parametrize("flip_weight", [True, False])
+def test_compiled_equals_per_sample_weights(
+    dtype: torch.dtype, up: int, down: int, padding: int | list[int], flip_weight: bool, compiled: None
+) -> None:
+    torch.manual_seed(0)
+    x, w, s = torch.randn(2, 12, 7, 8).to(dtype), torch.randn(10, 12, 3, 3).to(dtype) / 10, torch.randn(2, 12)
+    for f, demodulate in itertools.product((FILTER, ops.setup_filter([1, 2, 3, 1]), None), (True, False)):
+        arguments = (up, down, padding, f, demodulate, flip_weight)
+        expected = ops.modulated_conv2d_ref(x.double(), w.double(), s.double(), None, *arguments)
+        for noise_batch, layout in itertools.product((0, 1, 2), (torch.contiguous_format, torch.channels_last)):
+            noise = torch.randn(noise_batch, 1, *expected.shape[2:]) if noise_batch else None
+            y = ops.modulated_conv2d(x.contiguous(memory_format=layout), w, s, noise, *arguments)
+            assert_close(y, expected if noise is None else expected + noise, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("up", [1, 2])
+def test_a_packed_weight_gives_what_the_weight_gives(dtype: torch.dtype, up: int, compiled: None) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 32, 8, 8).to(dtype).contiguous(memory_format=torch.channels_last)
+    w, s, z = torch.randn(16, 32, 3, 3).to(dtype) / 17, torch.rand(3, 32) + 0.5, torch.rand(3, 16)
+    keywords = {"up": up, "padding": 1, "resample_filter": FILTER, "flip_weight": up == 1, "act": "lrelu", "clamp": 2.0}
+    expected = ops.modulated_layer_ref(x.double(), w.double(), s.double(), next_styles=z.double(), **keywords)
+    for shape in (None, tuple(x.shape), (1, 32, 20, 4)):
+        packed = ops.pack_weight(w, up, 1, up == 1, shape)
+        with torch.no_grad():
+            results = ops.modulated_layer(x, packed, s, next_styles=z, **keywords)
+            scaled = x * s.to(dtype)[:, :, None, None]
+            again = ops.modulated_layer(scaled, packed, s, next_styles=z, prescaled=True, **keywords)
+        for actual, wanted in zip((*results, *again), (*expected, *expected), strict=True):
+            assert_close(actual, wanted, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("taps", [0, 1, 3, 4, 7])
+def test_the_epilogue_equals_its_reference_whatever_is_left_out(
+    dtype: torch.dtype, layout: torch.memory_format, taps: int, compiled: None
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 19, 11, 130).to(dtype).contiguous(memory_format=layout)
+    f, padding = (torch.rand(taps) / taps, (taps - 1, 2 - taps)) if taps else (None, (0, 0))
+    height, width = (11, 130) if not taps else (11 + 2 - taps, 130 + 2 - taps)
+    for d, z, b, s, plain in itertools.product((0, 1), (0, 1, 2), (0, 1), (0, 1), (True, False)):
+        if not plain and not s:
+            continue
+        keywords = {
+            "f": f, "padding": padding, "demodulation": torch.rand(2, 19) if d else None,
+            "noise": torch.randn(z, 1, height, width) if z else None, "bias": torch.randn(19) if b else None,
+            "next_styles": torch.randn(2, 19) if s else None, "plain": plain, "clamp": 1.5,
+        }  # fmt: skip
+        results = ops.layer_epilogue(x, **keywords)
+        expected = ops.layer_epilogue_ref(x.double(), **keywords)
+        for actual, wanted in zip(results, expected, strict=True):
+            assert (actual is None) == (wanted is None)
+            if actual is not None:
+                assert_close(actual, wanted, dtype)
+
+
+def test_random_layers_agree_with_the_reference(compiled: None) -> None:
+    random = np.random.default_rng(3)
+    for turn in range(150):
+        dtype = DTYPES[random.integers(3)]
+        batch, c_in, c_out = 0 if turn % 25 == 0 else int(random.integers(1, 4)), *map(int, random.integers(1, 20, 2))
+        size, kernel = random.integers(3, 12, 2).tolist(), random.integers(1, 4, 2).tolist()
+        x = torch.randn(batch, c_in, *size).to(dtype)
+        x = [x, x.contiguous(memory_format=torch.channels_last), x.flip(2)[:, :, :, ::2]][random.integers(3)]
+        w, s = torch.randn(c_out, c_in, *kernel).to(dtype) / (3 * c_in**0.5), torch.randn(batch, c_in)
+        up, down = int(random.integers(1, 4)), int(random.integers(1, 3))
+        padding = random.integers(1, 4, 4).tolist()
+        f = [FILTER, torch.rand(3), torch.rand(2, 5), None][random.integers(4)]
+        arguments = (up, down, padding, f, bool(random.integers(2)), bool(random.integers(2)))
+        try:
+            expected = ops.modulated_conv2d_ref(x.double(), w.double(), s.double(), None, *arguments)
+        except ValueError:  # the filter is larger than the picture
+            with pytest.raises(ValueError):
+                ops.modulated_conv2d(x, w, s, None, *arguments)
+            continue
+        assert_close(ops.modulated_conv2d(x, w, s, None, *arguments), expected, dtype)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"x": torch.randn(3, 8, 8)}, "N, C, H, W"),
+        ({"weight": torch.randn(4, 5, 3, 3)}, "weight must be"),
+        ({"weight": torch.randn(4, 3, 3)}, "weight must be"),
+        ({"styles": torch.randn(3, 3)}, "styles must be"),
+        ({"styles": torch.randn(2, 4)}, "styles must be"),
+        ({"noise": torch.randn(2, 1, 5, 5)}, "noise must be|size"),
+        ({"up": 0}, "at least 1"),
+        ({"weight": torch.randn(4, 3, 11, 11)}, "smaller than the kernel"),
+        ({"padding": -4}, "smaller than the kernel"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words(changes: dict, words: str, backend: str) -> None:
+    arguments = {
+        "x": torch.randn(2, 3, 8, 8),
+        "weight": torch.randn(4, 3, 3, 3),
+        "styles": torch.randn(2, 3),
+        "padding": 1,
+    }
+    with pytest.raises((ValueError, RuntimeError), match=words):
+        ops.modulated_conv2d(**{**arguments, **changes})
+
+
+def test_the_kernel_itself_refuses_what_the_front_would(compiled: None) -> None:
+    x = torch.randn(2, 3, 4, 4)
+    rest = (0.2, 1.0, -1.0, True)
+    for arguments, words in [
+        ((x[0], None, 0, 0, None, None, None, None, *rest), "N, C, H, W"),
+        ((x, torch.ones(9), 4, 4, None, None, None, None, *rest), "at most 8"),
+        ((x, torch.ones(5), 0, 0, None, None, None, None, *rest), "as large as the filter"),
+        ((x, None, 0, 0, torch.ones(2, 4), None, None, None, *rest), "demodulation"),
+        ((x, None, 0, 0, None, torch.ones(2, 4, 5), None, None, *rest), "noise"),
+        ((x, None, 0, 0, None, None, torch.ones(3, 1), None, *rest), "bias"),
+        ((x, None, 0, 0, None, None, None, torch.ones(3), *rest), "next_styles"),
+        ((x, None, 0, 0, None, None, None, None, 0.2, 1.0, -1.0, False), "nothing is asked for"),
+    ]:
+        with pytest.raises(RuntimeError, match=words):
+            torch.ops.speak.epilogue(*arguments)

@@ -1,0 +1,139 @@
+"""upfirdn2d: both backends against scipy's one-dimensional upfirdn in float64, and against sums written out."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from tolerances import assert_close
+
+from speak import ops
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def scipy_axis(x: np.ndarray, taps: np.ndarray, up: int, down: int, before: int, after: int, axis: int) -> np.ndarray:
+    """One axis: zero-stuffed, padded or cropped, convolved, every `down`th sample kept."""
+    stuffed = scipy.signal.upfirdn([1.0], x, up=up, axis=axis)
+    short = x.shape[axis] * up - stuffed.shape[axis]  # scipy leaves the last zeros out
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (max(before, 0), max(after, 0) + short)
+    padded = np.moveaxis(np.pad(stuffed, pads), axis, -1)
+    padded = padded[..., max(-before, 0) : padded.shape[-1] - max(-after, 0)]
+    full = scipy.signal.upfirdn(taps, padded, axis=-1)
+    return np.moveaxis(full[..., len(taps) - 1 : padded.shape[-1]][..., ::down], -1, axis)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("up, down", list(itertools.product((1, 2, 3), (1, 2, 3))))
+@pytest.mark.parametrize("padding", [(3, 3), (2, 5), (-1, 4), (4, -2)])
+def test_separable_filters_agree_with_scipy(
+    dtype: torch.dtype, up: int, down: int, padding: tuple[int, int], backend: str
+) -> None:
+    x = torch.randn(2, 3, 9, 8).to(dtype)
+    taps = torch.tensor([1.0, 3.0, -2.0, 0.5])
+    expected = x.double().numpy()
+    for axis in (2, 3):
+        expected = scipy_axis(expected, taps.double().numpy(), up, down, *padding, axis)
+    expected = torch.from_numpy(expected * 0.7)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        y = ops.upfirdn2d(x.contiguous(memory_format=layout), taps, up, down, [*padding, *padding], gain=0.7)
+        assert_close(y, expected, dtype)
+        y = ops.upfirdn2d(
+            x.contiguous(memory_format=layout), torch.outer(taps, taps), up, down, [*padding, *padding], gain=0.7
+        )
+        assert_close(y, expected, dtype)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shape", [(3, 5), (1, 2), (6, 6), (1, 1), (9, 4)])
+def test_filters_that_are_no_product_agree_with_a_plain_convolution(
+    flip: bool, shape: tuple[int, int], backend: str
+) -> None:
+    torch.manual_seed(1)
+    x, f = torch.randn(2, 4, 12, 11), torch.randn(shape)
+    kernel = (f if flip else f.flip(0, 1)).double()
+    padded = torch.nn.functional.pad(x.double(), [2, 3, 1, 0])
+    expected = torch.nn.functional.conv2d(padded, kernel.expand(4, 1, *shape), groups=4)[:, :, ::2, ::3]
+    for layout in (torch.contiguous_format, torch.channels_last):
+        y = ops.upfirdn2d(x.contiguous(memory_format=layout), f, down=[3, 2], padding=[2, 3, 1, 0], flip_filter=flip)
+        assert_close(y, expected, torch.float32)
+
+
+def test_random_calls_agree_with_the_reference(compiled: None) -> None:
+    random = np.random.default_rng(7)
+    done = 0
+    while done < 300:
+        batch, channels, height, width = random.integers(0 if done % 20 == 0 else 1, 6, 4) * [1, 3, 4, 4] + [0, 0, 1, 1]
+        dtype = DTYPES[random.integers(3)]
+        x = torch.randn(int(batch), max(1, int(channels)), int(height), int(width)).to(dtype)
+        x = [x, x.contiguous(memory_format=torch.channels_last), x.transpose(2, 3), x.flip(3)[:, :, ::2]][
+            random.integers(4)
+        ]
+        f = torch.randn(*random.integers(1, 7, random.integers(1, 3)).tolist())
+        up, down = random.integers(1, 5, 2).tolist(), random.integers(1, 5, 2).tolist()
+        padding = random.integers(-3, 9, 4).tolist()
+        arguments = (f, up, down, padding, bool(random.integers(2)), float(random.normal()))
+        try:
+            expected = ops.upfirdn2d_ref(x.double(), *arguments)
+        except ValueError:
+            with pytest.raises(ValueError):
+                ops.upfirdn2d(x, *arguments)
+            continue
+        assert_close(ops.upfirdn2d(x, *arguments), expected, dtype)
+        done += 1
+
+
+def test_upsampling_keeps_a_constant_and_doubles_the_size(backend: str) -> None:
+    f = ops.setup_filter([1, 3, 3, 1])
+    y = ops.upsample2d(torch.full((1, 2, 8, 8), 3.0), f)
+    assert y.shape == (1, 2, 16, 16) and torch.allclose(y[:, :, 2:-2, 2:-2], torch.tensor(3.0))
+    z = ops.downsample2d(y, f)
+    assert z.shape == (1, 2, 8, 8) and torch.allclose(z[:, :, 3:-3, 3:-3], torch.tensor(3.0))
+
+
+def test_setup_filter_normalises_and_keeps_long_taps_separable() -> None:
+    assert_close(ops.setup_filter([1, 3, 3, 1]).sum(), torch.tensor(1.0))
+    assert ops.setup_filter([1, 3, 3, 1]).shape == (4, 4)
+    assert ops.setup_filter([1] * 8).shape == (8,)
+    assert ops.setup_filter(None).tolist() == [[1.0]]
+    assert ops.setup_filter([1.0, 2.0], normalize=False, flip_filter=True, separable=True).tolist() == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "x, f, keywords, words",
+    [
+        (torch.randn(2, 3, 4), torch.ones(2), {}, "N, C, H, W"),
+        (torch.randn(1, 1, 4, 4), torch.ones(5), {}, "at least as large as the filter"),
+        (torch.randn(1, 1, 4, 4), torch.ones(2, 2, 2), {}, "f must be"),
+        (torch.randn(1, 1, 4, 4), torch.ones(2).half(), {}, "f must be"),
+        (torch.randn(1, 1, 4, 4), torch.ones(0), {}, "f must be"),
+        (torch.randn(1, 1, 4, 4), torch.ones(2), {"gain": float("inf")}, "finite"),
+        (torch.randn(1, 1, 4, 4), torch.ones(2), {"up": 0}, "up must be"),
+        (torch.randn(1, 1, 4, 4), torch.ones(2), {"down": [1, 2, 3]}, "down must be"),
+        (torch.randn(1, 1, 4, 4), torch.ones(2), {"padding": [1, 2, 3]}, "padding must be"),
+        (torch.randn(1, 1, 4, 4), torch.ones(2), {"padding": -4}, "at least as large"),
+        (torch.randn(1, 1, 0, 4), torch.ones(2), {"padding": 4}, "at least as large"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words(
+    x: torch.Tensor, f: torch.Tensor, keywords: dict, words: str, backend: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        ops.upfirdn2d(x, f, **keywords)
+
+
+def test_the_kernel_itself_refuses_what_the_front_would(compiled: None) -> None:
+    x, f = torch.randn(1, 1, 4, 4), torch.ones(3)
+    good = (1, 1, 1, 1, 0, 0, 0, 0, False, 1.0)
+    for arguments, words in [
+        ((x[0], f, *good), "N, C, H, W"),
+        ((x, torch.ones(7), *good), "as large as the filter"),
+        ((x, f.double(), *good), "float32"),
+        ((x, f, 0, *good[1:]), "at least 1"),
+        ((x, f, *good[:4], 2**62, *good[5:]), "sensible"),
+        ((x, f, *good[:-1], float("nan")), "finite"),
+    ]:
+        with pytest.raises(RuntimeError, match=words):
+            torch.ops.speak.upfirdn2d(*arguments)
