@@ -11,7 +11,7 @@ from typing import NamedTuple
 import emulator
 import pytest
 import torch
-from conftest import Emulated, emulated, guarded
+from machines import Emulated, emulated, guarded
 from test_cuda_kernels import CLAMPED, HALF, LRELU, check, drawn, generator_of, operands
 
 RESULT = "off by|another order of threads"
