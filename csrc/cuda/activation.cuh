@@ -4,7 +4,7 @@
 
 namespace speak::cuda {
 
-// y = limit(t > 0 ? t : slope * t) * gain); slope 1 is linear, 0 relu; clamp < 0: no limit.
+// y = limit((t > 0 ? t : slope * t) * gain); slope 1 is linear, 0 relu; clamp < 0: no limit.
 template <class A>
 struct Activation {
   A slope, gain, clamp;

@@ -72,7 +72,7 @@ SPEAK_DEVICE void differentiate(const BackwardData<T>& data, const Activation<ac
 #pragma unroll
     for (int i = 0; i < V; ++i) channels.sums[0][i % S] += dt[i] * other[i];
   }
-  store_some<V>(g, count, true, data.dx + at);  // last: as far as the compiler knows, it may overwrite what is yet to load
+  store_some<V>(g, count, true, data.dx + at);  // last: for all that the compiler knows, it changes what is yet to load
 }
 
 constexpr int kBackwardWarps = 4;  // a block

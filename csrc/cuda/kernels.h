@@ -3,24 +3,27 @@
 //
 // Which shape takes which path (planar: NCHW; last: channels-last, NHWC; V: elements in 128 bits):
 //
-//   operator           condition                                            path
-//   bias_act           data on 128-bit boundaries                           epilogue_pointwise, V wide, tail one by one
-//                      else                                                 epilogue_pointwise, 1 wide
-//   epilogue, no f     as bias_act, of which it is the general case         epilogue_pointwise
-//   epilogue, f        planar, <= 4 taps / <= 8 taps                        blur_planar<4> / <8>: tile in shared memory,
-//                                                                           128 wide for 4 taps and W' > 64, else 32
-//                      last, <= 4 taps / <= 8 taps                          blur_last<4> / <8>: V channels a thread where
-//                                                                           C % V == 0, else 1
-//   *_backward         rows (H*W planar, C last) a multiple of V            backward_planar / backward_last, V wide
-//                      else                                                 the same, 1 wide
-//   upfirdn2d          planar, 4x4 or 4 taps, up and down (1,1) (2,1) (1,2) upfirdn2d_tile, wide or narrow by W'
-//                      on both axes
-//                      any other planar                                     upfirdn2d_any, 1 output a thread
-//                      last                                                 upfirdn2d_any, V channels a thread where
-//                                                                           C % V == 0, else 1
-//   modulated_conv3x3  float16, C_in and C_out <= 128 and multiples of 8,   modulated_conv3x3: wmma implicit GEMM; 16, 32
-//                      stride 1, any H and W, planar and last               or 64 output channels a block by C_out
-//   any other convolution (wider, strided, transposed, other dtypes)        the vendor's, then epilogue
+//   bias_act, and the epilogue without f
+//     data on 128-bit boundaries             epilogue_pointwise, V wide; what straddles rows, and the tail, one by one
+//     else                                   epilogue_pointwise, 1 wide
+//   epilogue with f
+//     planar, up to 4 taps                   blur_planar<4>: tiles of 128 columns, of 32 where W' <= 64
+//     planar, up to 8 taps                   blur_planar<8>: tiles of 32 columns
+//     last, up to 4 or 8 taps                blur_last<4>, <8>: V channels a thread where C % V == 0, else 1
+//   bias_act_backward, epilogue_backward
+//     rows (H*W planar, C last) % V == 0     backward_planar, backward_last, V wide
+//     else                                   the same, 1 wide
+//   upfirdn2d
+//     planar, 4x4 or 4 taps, on both axes    upfirdn2d_tile: tiles of 128, 128 and 64 columns, of 32, 32 and 16 where
+//     (up, down) = (1,1), (2,1), (1,2)       W' <= 64, 64 and 32
+//     other planar                           upfirdn2d_any, one output a thread
+//     last                                   upfirdn2d_any, V channels a thread where C % V == 0, else 1
+//   modulated_conv3x3
+//     float16, C_in and C_out multiples of   modulated_conv3x3_kernel, a wmma implicit matrix product: a block makes 64
+//     8, at most 128; any H and W; planar    channels (32, 16 where C_out is no more) of 16x16 pixels, and less of both
+//     and last                               where that would be under 128 blocks
+//     else (wider, strided, transposed,      none: the vendor's convolution and then the epilogue, which Python chooses
+//     other dtypes, other kernels)
 //
 // All but modulated_conv3x3 take float16, bfloat16, float32 and float64. Data may have more than 2^31 elements.
 #pragma once

@@ -59,7 +59,8 @@ const char* modulated_conv3x3(const void* x, const void* weight, const float* st
     return "modulated_conv3x3: channels must be multiples of 8, at most 128";
   if (images >= kMostTiled || height >= kMostTiled || width >= kMostTiled || height * width >= kMostTiled)
     return "modulated_conv3x3: the image is too large";
-  if (!on_boundary(x) || !on_boundary(weight)) return "modulated_conv3x3: x and weight must start on 128-bit boundaries";
+  if (!on_boundary(x) || !on_boundary(weight))
+    return "modulated_conv3x3: x and weight must start on 128-bit boundaries";
   const Rows rows{images, channels_out, height * width, last};
   return Call{static_cast<const __half*>(x),
               static_cast<const __half*>(weight),

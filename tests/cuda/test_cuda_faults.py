@@ -12,7 +12,7 @@ import emulator
 import pytest
 import torch
 from machines import Emulated, emulated, guarded
-from test_cuda_kernels import CLAMPED, HALF, LRELU, check, drawn, generator_of, operands
+from trials import CLAMPED, HALF, LRELU, check, drawn, generator_of, operands
 
 RESULT = "off by|another order of threads"
 

@@ -37,14 +37,14 @@ void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout>& f, const T* tile, un
   check_tile(tile, stride);
   emulation::warp_barrier(__LINE__);
   for (int i = 0; i < 8; ++i)
-    f.element[i] = std::is_same_v<Layout, row_major> ? tile[row(i) * stride + column()] : tile[column() * stride + row(i)];
+    f.element[i] = tile[std::is_same_v<Layout, row_major> ? row(i) * stride + column() : column() * stride + row(i)];
 }
 
 template <class T>
 void store_matrix_sync(T* tile, const fragment<accumulator, 16, 16, 16, T>& f, unsigned stride, layout_t layout) {
   check_tile(tile, stride);
   for (int i = 0; i < 8; ++i)
-    (layout == mem_row_major ? tile[row(i) * stride + column()] : tile[column() * stride + row(i)]) = f.element[i];
+    tile[layout == mem_row_major ? row(i) * stride + column() : column() * stride + row(i)] = f.element[i];
 }
 
 template <class A, class B, class C>
