@@ -68,7 +68,7 @@ constexpr int kBlurLastRows = 4;
 // Channels-last: a thread takes V channels of one column and slides down ROWS outputs. Its neighbours read the same
 // pixels at the same time, so that the cache, not shared memory, serves the overlap.
 template <class T, int V, int TAPS>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 4)
     blur_last(const T* __restrict__ x, T* __restrict__ y, T* __restrict__ scaled,
               const accumulate_t<T>* __restrict__ filter, int taps, int64_t images, FilterAxis vertical,
               FilterAxis horizontal, Operands<accumulate_t<T>> operands, Activation<accumulate_t<T>> activation) {

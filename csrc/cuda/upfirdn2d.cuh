@@ -84,7 +84,7 @@ SPEAK_DEVICE int64_t first_tap(int64_t start, int64_t up) {
 
 // Anything: a thread makes one output, or, channels-last, one output for V channels.
 template <class T, int V, bool LAST>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
     upfirdn2d_any(const T* __restrict__ x, T* __restrict__ y, Taps<accumulate_t<T>> filter, accumulate_t<T> gain,
                   int64_t images, int64_t channels, FilterAxis vertical, FilterAxis horizontal) {
   using A = accumulate_t<T>;
