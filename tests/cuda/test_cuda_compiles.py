@@ -1,18 +1,16 @@
 """Every device source compiles to machine code without a GPU: for sm_70 and its successors by NVRTC 12, which PyPI has,
 and for what a newer toolkit knows by nvcc, where it is installed."""
 
-import ctypes
+import multiprocessing
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import emulator
 import pytest
+from nvrtc import Compiled, nvrtc_compile
 
 CUDA = emulator.SOURCES / "cuda"
 SOURCES = sorted(CUDA.glob("*.cu"))
@@ -46,52 +44,14 @@ def kernels_in(log: str) -> list[Kernel]:
     return found
 
 
-class Compiled(NamedTuple):
-    failed: int  # NVRTC's return code
-    log: str
-    ptx: str
-
-
-def nvrtc_compile(source: Path, architecture: str) -> Compiled:
-    """What NVRTC makes of a source. It runs ptxas as well when asked for sm_ instead of compute_."""
-    import nvidia.cuda_nvcc
-    import nvidia.cuda_nvrtc
-    import nvidia.cuda_runtime
-
-    nvrtc = ctypes.CDLL(str(Path(nvidia.cuda_nvrtc.__file__).parent / "lib" / "libnvrtc.so.12"))
-    headers = [Path(module.__file__).parent / "include" for module in (nvidia.cuda_runtime, nvidia.cuda_nvcc)]
-    options = [
-        f"--gpu-architecture={architecture}",
-        "--std=c++17",
-        "-default-device",  # the launch functions are host code: read as device code, they name every instance
-        *(f"-I{folder}" for folder in (CUDA, *headers)),
-        "--ptxas-options=-v",
-    ]
-    program = ctypes.c_void_p()
-
-    def text(get_size: Callable, get: Callable) -> str:
-        size = ctypes.c_size_t()
-        get_size(program, ctypes.byref(size))
-        buffer = ctypes.create_string_buffer(size.value)
-        get(program, buffer)
-        return buffer.value.decode()
-
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.read_bytes(), source.name.encode(), 0, None, None)
-    encoded = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
-    failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
-    log = text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
-    ptx = "" if failed else text(nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
-    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return Compiled(failed, log, ptx)
-
-
 @pytest.fixture(scope="module")
 def compiled() -> dict[tuple[str, str], Compiled]:
     for package in ("cuda_nvrtc", "cuda_runtime", "cuda_nvcc"):
         pytest.importorskip(f"nvidia.{package}", reason="the NVRTC wheels (extra `test`) are not installed")
     every = [(source, architecture) for architecture in ARCHITECTURES for source in SOURCES]
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda pair: nvrtc_compile(*pair), every))
+    # In processes, since NVRTC compiles one program at a time in each.
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = list(pool.map(nvrtc_compile, *zip(*every, strict=True)))
     return {(source.name, architecture): result for (source, architecture), result in zip(every, results, strict=True)}
 
 
