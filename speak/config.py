@@ -25,13 +25,16 @@ from speak.config_models import (
     wav2vec2_preset,
 )
 from speak.config_training import (
+    AudioStageConfig,
     ClipsConfig,
     IrfdConfig,
+    JudgeStageConfig,
     PrepareConfig,
     RenderedConfig,
     SpeakConfig,
     SyncNetStageConfig,
     SynthConfig,
+    TrainConfig,
 )
 from speak.errors import SpeakError
 
@@ -72,6 +75,10 @@ class Config:
     ops: OpsConfig = OpsConfig()
     prepare: PrepareConfig = PrepareConfig()
     model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    judge: JudgeStageConfig = JudgeStageConfig()
+    perceptual: JudgeStageConfig = JudgeStageConfig(steps=10_000)
+    audio: AudioStageConfig = AudioStageConfig()
     irfd: IrfdConfig = IrfdConfig()
     syncnet: SyncNetStageConfig = SyncNetStageConfig()
     speak: SpeakConfig = SpeakConfig()
@@ -109,6 +116,24 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.perceptual.network": "vgg19",
         "model.perceptual.image_size": 0,
         "model.perceptual.layers": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        "train.warm_up": 0,
+        "train.decay": 0.0,
+        "train.beta2": 0.999,
+        "train.checkpoint_activations": True,
+        "judge.learning_rate": 1e-4,
+        "perceptual.learning_rate": 1e-4,
+        "audio.learning_rate": 1e-4,
+        "syncnet.learning_rate": 1e-4,
+        "irfd.learning_rate": 1e-4,
+        "irfd.weight_angles": 0.0,
+        "irfd.face": 0.0,
+        "irfd.identity_source": "own",
+        "irfd.pose_source": "own",
+        "irfd.emotion_source": "own",
+        "speak.learning_rate": 1e-4,
+        "speak.discriminator_learning_rate": 1e-4,
+        "speak.pose_source": "own",
+        "speak.face": 0.0,
         "irfd.weight_identity": 1.0,
         "irfd.weight_classification": 1.0,
         "irfd.weight_pose": 1.0,

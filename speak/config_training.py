@@ -6,9 +6,60 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What all training stages share. Steps, batch and learning rate are the stages' own."""
+
+    seed: int = 0  # of the weights to begin with and of the data's order
+    dtype: str = "auto"  # auto, float32, bfloat16, float16: of the networks' arithmetic; losses and codes stay float32
+    accumulate: int = 1  # a batch goes through in so many parts
+    checkpoint_activations: bool = False  # recomputes what the backward pass needs: less memory, a third more work
+    beta1: float = 0.9  # Adam's
+    beta2: float = 0.99
+    warm_up: int = 100  # steps in which the learning rate rises
+    decay: float = 0.3  # share of the steps, at the end, in which it falls to a hundredth
+    clip: float = 5.0  # norm that a step's gradient is cut to; 0: it is not
+    ema_decay: float = 0.998  # of the averaged weights, which are the ones that are used afterwards
+    workers: int = 1  # processes that make batches; 0: the training process itself
+    log_every: int = 50  # steps
+    check_every: int = 1000  # steps between validations and pictures
+    save_every: int = 500  # steps between checkpoints
+    keep: int = 2  # checkpoints that stay
+    validation: int = 64  # samples of held-out people
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeStageConfig:
+    """Stages `judge` and `perceptual`: one net that reads a frame, for measuring, and another for L_vgg."""
+
+    steps: int = 20_000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    weight_landmarks: float = 1.0
+    weight_pose: float = 1.0
+    weight_mouth_opening: float = 1.0
+    weight_emotion: float = 0.3
+    weight_likeness: float = 0.3  # two frames of one person against the other people of the batch
+    temperature: float = 0.1  # of the likeness
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioStageConfig:
+    """Stage `audio`: the audio encoder learns phones and mouths where no pretrained weights are given."""
+
+    steps: int = 6_000
+    batch: int = 16
+    learning_rate: float = 1e-3
+    weight_phones: float = 0.3
+    weight_mouth: float = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
 class IrfdConfig:
     """Stage `irfd`: the weights of SPEAK Eq. 8 and of our terms. 0 switches a loss off and skips its work."""
 
+    steps: int = 60_000
+    batch: int = 16  # pairs; four pictures are generated for each
+    learning_rate: float = 1e-3
     weight_identity: float = 0.1  # Eq. 1
     weight_classification: float = 0.1  # Eq. 2
     weight_pose: float = 0.1  # Eq. 3
@@ -18,7 +69,13 @@ class IrfdConfig:
     weight_probe: float = 0.0  # ours: gradient-reversed probes of the other factors
     weight_perceptual: float = 0.0  # ours: features of the pictures that self and cross compare
     weight_adversarial: float = 0.0  # ours: D on the generated pictures
+    weight_angles: float = 0.3  # ours: exact poses read from f_P by a linear map, where they are known
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
+    face: float = 4.0  # ours: how much more the pixels about eyes and mouth count in self and cross
+    # ours: which picture each encoder reads. own: S (or T) itself; other: one that has only that factor in common
+    identity_source: str = "other"
+    pose_source: str = "other"
+    emotion_source: str = "other"
     margin: float = 0.05  # alpha of Eq. 1, in units of L2 / sqrt(D); codes of unit length are at most 2 / sqrt(D) apart
     detach_targets: bool = True  # the codes that Eq. 3 and 4 compare with take no gradient
     freeze_reencoder: bool = True  # generated pictures are encoded again without moving the encoders
@@ -28,6 +85,9 @@ class IrfdConfig:
 class SyncNetStageConfig:
     """Stage `syncnet`: SPEAK Eq. 11."""
 
+    steps: int = 10_000
+    batch: int = 32
+    learning_rate: float = 1e-3
     weight_contrastive: float = 1.0
     margin: float = 1.0  # of Eq. 11; embeddings of our SyncNet have unit length, so distances lie in [0, 2]
 
@@ -36,6 +96,14 @@ class SyncNetStageConfig:
 class SpeakConfig:
     """Stage `speak`: the weights of SPEAK Eq. 13 and of our terms. 0 switches a loss off and skips its work."""
 
+    steps: int = 60_000
+    batch: int = 8  # windows
+    learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 2e-4
+    train_encoders: bool = False  # E_i, E_p and E_e learn on; without stage `irfd` they must
+    train_audio: bool = True  # E_a learns on
+    pose_source: str = "other"  # own: the frames themselves; other: the same poses on another face, where there are any
+    face: float = 4.0  # how much more the pixels about eyes and mouth count in `pixel`
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
     weight_sync: float = 0.1  # L_sync, Eq. 11-12
     weight_perceptual: float = 1.0  # L_vgg
@@ -94,7 +162,10 @@ class RenderedConfig:
     augmented_frames: float = 1.0  # strength of what happens to stage `judge`'s frames: light, blur, noise, occluders
     installed_voices: float = 0.0  # share of sentences spoken by espeak-ng or flite; above 0 data depend on the machine
     augmented_speech: float = 0.8  # share of stage `audio`'s and `syncnet`'s clips with noise, rooms, equalisation
-    chunk: int = 32  # pictures rendered at once
+    uses: int = 16  # samples made, on average, of what was rendered once; 1: every sample is new
+    kept: int = 8192  # units (pairs, windows) that samples are drawn from at a time
+    kept_gigabytes: float = 4.0  # of memory at most for their pictures
+    chunk: int = 64  # pictures rendered at once, about
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,21 +1,22 @@
 """Batches of rendered people from a seed (`--data synthetic[:SEED]`): endless, exact, whatever the number of workers.
 
 Sample number k of a stage depends on the seed, the split and k, on nothing else: who draws it, in which batch, with
-how many processes does not matter. Drawing (numbers and speech, numpy, in worker processes) is apart from rendering
-(pictures, on CPU or GPU), so that all pictures of a batch are rendered together.
+how many processes does not matter. Pictures cost more than training steps on a small machine, so each is rendered once
+and used in several samples (`rendered_draws`); a stock of the units in use is kept in memory, as bytes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from speak.config import RenderedConfig
-from speak.datasets.rendered_draws import Draws, Pictures, Sample
+from speak.config import RenderedConfig, sample_of_frame
+from speak.datasets.rendered_draws import CUBE, Draws, Pictures
 from speak.datasets.stage_batches import (
     FrameLabels,
     JudgeBatch,
@@ -26,6 +27,7 @@ from speak.datasets.stage_batches import (
     moved,
 )
 from speak.errors import SpeakError
+from speak.models.codes import FACTORS
 from speak.synthetic.augment import augment
 from speak.synthetic.head import render
 from speak.synthetic.phones import mouth_opening
@@ -49,21 +51,13 @@ def synthetic_seed(data: str) -> int | None:
 
 
 @dataclasses.dataclass
-class Drawn:
-    """A batch before its pictures are rendered."""
+class _Rendered:
+    """Units with their pictures, R of them, n pictures each. Frames and coverage are bytes."""
 
-    pictures: Pictures | None  # [B * per_sample] rows
-    per_sample: int
-    tensors: dict[str, Tensor]  # [B, ...]
-
-
-@dataclasses.dataclass
-class _Shown:
-    """Rendered pictures and their truth by sample: leading dimensions [B, per_sample]."""
-
-    frames: Tensor
-    visible: Tensor
-    labels: FrameLabels
+    frames: Tensor | None  # [R, n, 3, H, W] uint8
+    visible: Tensor | None  # [R, n, H, W] uint8, what the person covers; stage `judge` only
+    labels: FrameLabels | None  # [R, n]
+    tensors: dict[str, Tensor]  # [R, ...]
 
 
 class RenderedData:
@@ -75,38 +69,39 @@ class RenderedData:
         split: train, val or test.
         size: pixels of a frame's side.
         config: what is drawn.
+        device: where pictures are rendered and kept.
     Raises:
         SpeakError: a stage or split that does not exist.
     """
 
     def __init__(
-        self, stage: str, seed: int = 0, split: str = "train", size: int = 256, config: RenderedConfig | None = None
+        self,
+        stage: str,
+        seed: int = 0,
+        split: str = "train",
+        size: int = 256,
+        config: RenderedConfig | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.config = config or RenderedConfig()
         if stage not in STAGES or split not in SPLITS:
             raise SpeakError(f"no rendered data for stage '{stage}', split '{split}': stages are {', '.join(STAGES)}")
-        self.stage, self.size = stage, size
-        self._draws = Draws(stage, (seed, SPLITS.index(split)), self.config)
+        self.stage, self.size, self.device = stage, size, torch.device(device)
+        pictures = {"irfd": 8, "judge": 2, "audio": 0, "syncnet": self.config.frames,
+                    "speak": 1 + 2 * self.config.frames + self.config.emotion_frames}[stage]  # fmt: skip
+        # Units are rendered by the block, always with the same neighbours: a picture's last bit depends on them.
+        self._block = max(1, self.config.chunk // max(pictures, 1))
+        room = int(self.config.kept_gigabytes * 1e9 / max(pictures * 3 * size * size, 1))
+        self._draws = Draws(stage, (seed, SPLITS.index(split)), self.config, max(1, min(self.config.kept, room)))
+        self._stock: dict[int, _Rendered] = {}
 
-    def batch(self, indices: Sequence[int], device: torch.device | str = "cpu") -> Any:
-        """The samples of these numbers as the stage's batch (see `batches.py`)."""
-        return self.render(self.draw(indices), device)
-
-    def draw(self, indices: Sequence[int]) -> Drawn:
-        """Everything about the samples but their pictures; light enough for a worker process."""
-        samples: list[Sample] = [self._draws.sample(int(index)) for index in indices]
-        tensors = {name: torch.stack([sample.tensors[name] for sample in samples]) for name in samples[0].tensors}
-        tensors["number"] = torch.tensor([int(index) for index in indices])
-        if samples[0].pictures is None:
-            return Drawn(None, 0, tensors)
-        pictures = Pictures.joined([sample.pictures for sample in samples if sample.pictures is not None])
-        return Drawn(pictures, len(pictures) // len(samples), tensors)
-
-    def render(self, drawn: Drawn, device: torch.device | str = "cpu") -> Any:
-        """Renders what was drawn."""
-        assemble: Callable[[_Shown | None, dict[str, Tensor]], Any] = getattr(self, f"_{self.stage}")
-        shown = None if drawn.pictures is None else self._show(drawn.pictures, drawn.per_sample, device)
-        return assemble(shown, {name: tensor.to(device) for name, tensor in drawn.tensors.items()})
+    def batch(self, indices: Sequence[int]) -> Any:
+        """The samples of these numbers as the stage's batch (see `stage_batches.py`), on this object's device."""
+        uses = [self._draws.use(int(index)) for index in indices]
+        units = [self._unit(unit) for unit, _ in uses]
+        how = {name: torch.stack([use[name] for _, use in uses]).to(self.device) for name in uses[0][1]}
+        number = torch.tensor([int(index) for index in indices], device=self.device)
+        return getattr(self, f"_{self.stage}")(_stacked(units), how, number)
 
     def batches(
         self,
@@ -114,8 +109,7 @@ class RenderedData:
         first_step: int = 0,
         rank: int = 0,
         world: int = 1,
-        device: torch.device | str = "cpu",
-        workers: int = 0,  # processes; on a CPU they render as well
+        workers: int = 0,  # processes that render and assemble; each keeps a stock of its own; 0: this one
     ) -> Iterator[Any]:
         """This process's share of every step's global batch, from `first_step` on, without end.
 
@@ -132,83 +126,148 @@ class RenderedData:
                 yield list(range(start, start + share))
                 step += 1
 
-        if not workers:
+        if not workers or self.device.type != "cpu":
             for row in indices():
-                yield self.batch(row, device)
-        on_cpu = torch.device(device).type == "cpu"
-        work = _Work(self, render=on_cpu)
-        loader = torch.utils.data.DataLoader(work, batch_size=None, sampler=_Endless(indices), num_workers=workers)
-        for item in loader:
-            yield item if on_cpu else self.render(item, device)
+                yield self.batch(row)
+        yield from torch.utils.data.DataLoader(
+            _Work(self), batch_size=None, sampler=_Endless(indices), num_workers=workers, prefetch_factor=4,
+            worker_init_fn=_one_thread,
+        )  # fmt: skip
 
-    def _show(self, pictures: Pictures, per_sample: int, device: torch.device | str) -> _Shown:
-        frames, visible, landmarks, openings = [], [], [], []
-        for first in range(0, len(pictures), self.config.chunk):
-            some = moved(pictures[first : first + self.config.chunk], device)
-            rendered = render(
-                some.identity, some.pose, some.emotion_weights, some.mouth, some.eyes,
-                Scene(some.light, some.background), self.size,
-            )  # fmt: skip
-            frames.append(rendered.frames)
-            visible.append(rendered.visible)
-            landmarks.append(rendered.landmarks)
-            openings.append(rendered.mouth_opening)
+    def _unit(self, number: int) -> _Rendered:
+        """One unit (without the leading dimension), rendered with its block unless it is in the stock."""
+        block, place = divmod(number, self._block)
+        if block not in self._stock:
+            self._stock[block] = self._render(range(block * self._block, (block + 1) * self._block))
+            most = math.ceil(self._draws.kept / self._block) + 2
+            while len(self._stock) > most:
+                del self._stock[min(self._stock)]
+        return _picked(self._stock[block], place)
 
-        def by_sample(tensor: Tensor) -> Tensor:
-            return tensor.reshape(-1, per_sample, *tensor.shape[1:])
-
-        truth = moved(pictures, device)
+    def _render(self, numbers: range) -> _Rendered:
+        drawn = [self._draws.unit(number) for number in numbers]
+        tensors = {name: torch.stack([one.tensors[name] for one in drawn]).to(self.device) for name in drawn[0].tensors}
+        if drawn[0].pictures is None:
+            return _Rendered(None, None, None, tensors)
+        pictures = moved(Pictures.joined([one.pictures for one in drawn if one.pictures is not None]), self.device)
+        shown = render(
+            pictures.identity, pictures.pose, pictures.emotion_weights, pictures.mouth, pictures.eyes,
+            Scene(pictures.light, pictures.background), self.size,
+        )  # fmt: skip
         labels = FrameLabels(
-            by_sample(truth.person), by_sample(truth.emotion), by_sample(truth.level), by_sample(truth.pose),
-            by_sample(torch.cat(landmarks)), by_sample(torch.cat(openings)),
-        )  # fmt: skip
-        return _Shown(by_sample(torch.cat(frames)), by_sample(torch.cat(visible)), labels)
+            pictures.person, pictures.emotion, pictures.level, pictures.pose, shown.landmarks, shown.mouth_opening
+        )
 
-    def _irfd(self, shown: _Shown, tensors: dict[str, Tensor]) -> PairBatch:
-        source, target, source_exchanged, target_exchanged = shown.frames.unbind(1)
+        def by_unit(tensor: Tensor) -> Tensor:
+            return tensor.reshape(len(drawn), -1, *tensor.shape[1:])
+
+        frames = ((shown.frames + 1) * 127.5).round().clamp(0, 255).byte()
+        visible = by_unit((shown.visible * 255).round().byte()) if self.stage == "judge" else None
+        fields = dataclasses.fields(FrameLabels)
+        return _Rendered(
+            by_unit(frames), visible, FrameLabels(*(by_unit(getattr(labels, field.name)) for field in fields)), tensors
+        )
+
+    def _irfd(self, units: _Rendered, how: dict[str, Tensor], number: Tensor) -> PairBatch:
+        """S, T and exchanges are corners of a cube: exchanging a factor is going to the other side of one axis."""
+        bits = torch.tensor([CUBE[factor] for factor in FACTORS], device=self.device)
+        source, factor = how["source"], how["factor"]
+        target, exchanged = source ^ 7, bits[factor]
+
+        def at(place: Tensor) -> Tensor:
+            return to_unit_range(_at(units.frames, place))
+
+        # The picture that has one factor in common with S and nothing else is T with that factor exchanged.
+        others = [torch.cat([at(target ^ bit), at(source ^ bit)]) for bit in bits]
         return PairBatch(
-            source, target, tensors["factor"], _labels(shown.labels, 0), _labels(shown.labels, 1), source_exchanged,
-            target_exchanged, torch.ones_like(tensors["factor"], dtype=torch.bool), tensors["number"],
+            at(source), at(target), factor, _labels_at(units.labels, source), _labels_at(units.labels, target),
+            at(source ^ exchanged), at(target ^ exchanged), torch.ones_like(factor, dtype=torch.bool), *others, number,
         )  # fmt: skip
 
-    def _judge(self, shown: _Shown, tensors: dict[str, Tensor]) -> JudgeBatch:
-        strength = self.config.augmented_frames
-        frames = shown.frames[:, 0]
+    def _judge(self, units: _Rendered, how: dict[str, Tensor], number: Tensor) -> JudgeBatch:
+        frames, visible = (_at(stored, how["place"]) for stored in (units.frames, units.visible))
+        frames, strength = to_unit_range(frames), self.config.augmented_frames
         if strength:
-            frames = augment(frames, tensors["conditions"], shown.visible[:, 0], strength)
-        return JudgeBatch(frames, _labels(shown.labels, 0), tensors["number"])
+            frames = augment(frames, how["conditions"], visible.float() / 255, strength)
+        return JudgeBatch(frames, _labels_at(units.labels, how["place"]), number)
 
-    def _audio(self, shown: None, tensors: dict[str, Tensor]) -> SpeechBatch:
-        mouth = tensors["mouth"]
-        return SpeechBatch(tensors["speech"], tensors["phones"], mouth, mouth_opening(mouth), tensors["number"])
+    def _audio(self, units: _Rendered, how: dict[str, Tensor], number: Tensor) -> SpeechBatch:
+        speech, phones, mouth = (units.tensors[name] for name in ("speech", "phones", "mouth"))
+        return SpeechBatch(speech, phones, mouth, mouth_opening(mouth), number)
 
-    def _syncnet(self, shown: _Shown, tensors: dict[str, Tensor]) -> SyncBatch:
-        return SyncBatch(
-            shown.frames, tensors["speech"], tensors["matched"], tensors["shift"], tensors["number"]
-        )  # fmt: skip
+    def _syncnet(self, units: _Rendered, how: dict[str, Tensor], number: Tensor) -> SyncBatch:
+        speech = torch.where(how["foreign"][:, None], units.tensors["foreign"], units.tensors["speech"])
+        length = sample_of_frame(self.config.frames)
+        starts = [sample_of_frame(self.config.longest_shift + shift) for shift in how["shift"].tolist()]
+        speech = torch.stack([row[start : start + length] for row, start in zip(speech, starts, strict=True)])
+        return SyncBatch(to_unit_range(units.frames), speech, how["matched"], how["shift"], number)
 
-    def _speak(self, shown: _Shown, tensors: dict[str, Tensor]) -> WindowBatch:
+    def _speak(self, units: _Rendered, how: dict[str, Tensor], number: Tensor) -> WindowBatch:
         count, others = self.config.frames, self.config.emotion_frames
-        identity_frame, frames, pose_frames, emotion_frames = shown.frames.split([1, count, count, others], 1)
+        shown = to_unit_range(units.frames)
+        identity_frame, frames, pose_frames, emotion_frames = shown.split([1, count, count, others], 1)
         return WindowBatch(
-            identity_frame[:, 0], frames, pose_frames, emotion_frames, tensors["speech"], self.config.context,
-            _labels(shown.labels, slice(1, 1 + count)), tensors["phones"], tensors["number"],
+            identity_frame[:, 0], frames, pose_frames, emotion_frames, units.tensors["speech"], self.config.context,
+            _labels(units.labels, slice(1, 1 + count)), units.tensors["phones"], number,
         )  # fmt: skip
 
 
-def _labels(labels: FrameLabels, places: int | slice) -> FrameLabels:
-    return FrameLabels(*(getattr(labels, field.name)[:, places] for field in dataclasses.fields(labels)))
+def to_unit_range(frames: Tensor) -> Tensor:
+    """Bytes [..., 3, H, W] as the models take them: float in [-1, 1]."""
+    return frames.float().div_(127.5).sub_(1.0)
+
+
+def _at(stored: Tensor, places: Tensor) -> Tensor:
+    """[R, n, ...] and a place for each row -> [R, ...]."""
+    return stored[torch.arange(len(places), device=stored.device), places]
+
+
+def _labels_at(labels: FrameLabels, places: Tensor) -> FrameLabels:
+    return FrameLabels(*(_at(getattr(labels, field.name), places) for field in dataclasses.fields(labels)))
+
+
+def _picked(units: _Rendered, place: int) -> _Rendered:
+    labels = units.labels
+    return _Rendered(
+        None if units.frames is None else units.frames[place], None if units.visible is None else units.visible[place],
+        None if labels is None else _labels(labels, None, place),
+        {name: tensor[place] for name, tensor in units.tensors.items()},
+    )  # fmt: skip
+
+
+def _stacked(units: list[_Rendered]) -> _Rendered:
+    """Units, each without a leading dimension, as one."""
+    def stack(parts: list[Any]) -> Any:
+        return None if parts[0] is None else torch.stack(parts)
+
+    names = [field.name for field in dataclasses.fields(FrameLabels)]
+    first = units[0]
+    labels = None if first.labels is None else FrameLabels(
+        *(stack([getattr(unit.labels, name) for unit in units]) for name in names)
+    )
+    return _Rendered(
+        stack([unit.frames for unit in units]), stack([unit.visible for unit in units]), labels,
+        {name: stack([unit.tensors[name] for unit in units]) for name in first.tensors},
+    )  # fmt: skip
+
+
+def _labels(labels: FrameLabels, places: slice | None, row: int | None = None) -> FrameLabels:
+    fields = [getattr(labels, field.name) for field in dataclasses.fields(labels)]
+    return FrameLabels(*(field[row] if row is not None else field[:, places] for field in fields))
 
 
 class _Work(torch.utils.data.Dataset):
     """What a worker process does with a list of sample numbers."""
 
-    def __init__(self, data: RenderedData, render: bool) -> None:
-        self.data, self.render = data, render
+    def __init__(self, data: RenderedData) -> None:
+        self.data = data
 
     def __getitem__(self, indices: list[int]) -> Any:
-        drawn = self.data.draw(indices)
-        return self.data.render(drawn) if self.render else drawn
+        return self.data.batch(indices)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
 
 
 class _Endless(torch.utils.data.Sampler):

@@ -1,4 +1,8 @@
-"""What is in sample number k of a stage: who, in which pose and emotion, saying what; no pictures yet."""
+"""What rendered batches are drawn from: units (some pictures of somebody, with their speech) and their uses.
+
+A unit is rendered once and used several times, each time another way: an exchange of another factor, another shift of
+the speech, another augmentation. Unit u depends on seed, split, stage and u; use k on those and k. No pictures here.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ import torch
 from torch import Tensor
 
 from speak.config import EMOTIONS, FRAME_RATE, RenderedConfig, sample_of_frame
-from speak.datasets.stage_batches import FACTORS
 from speak.errors import SpeakError
+from speak.models.codes import FACTORS
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.other_voices import Recording, fitting_voices, record
 from speak.synthetic.performance import (
@@ -31,7 +35,9 @@ from speak.synthetic.sentences import random_sentence
 from speak.synthetic.speech_conditions import disturbed
 from speak.synthetic.voice import Utterance, random_voice, utter
 
-_PEOPLE, _SAMPLES = 0, 1  # the third word of a seed
+CUBE = {"identity": 4, "emotion": 2, "pose": 1}  # stage irfd: what a picture's place in its unit of eight has of each
+_FRESH = 256  # units that the first uses are drawn from, if so many are kept
+_PEOPLE, _UNITS, _USES = 0, 1, 2  # the third word of a seed
 _STAGE_NUMBER = {"irfd": 0, "judge": 1, "audio": 2, "syncnet": 3, "speak": 4}
 _VISEMES = torch.tensor([phone.mouth for name, phone in PHONES.items() if name != "sil"])
 
@@ -66,7 +72,7 @@ class Pictures:
 
 @dataclasses.dataclass
 class Sample:
-    """One sample of a stage: its pictures in the order that the stage knows, and its other tensors."""
+    """One unit of a stage: its pictures in the order that the stage knows, and its other tensors."""
 
     pictures: Pictures | None
     tensors: dict[str, Tensor]
@@ -91,45 +97,59 @@ class _Mood:
 
 
 class Draws:
-    """The samples of one stage. `key`: seed and split."""
+    """The units of one stage and their uses. `key`: seed and split; `kept`: how many units are at hand at a time."""
 
-    def __init__(self, stage: str, key: tuple[int, int], config: RenderedConfig) -> None:
-        self.stage, self.key, self.config = stage, key, config
+    def __init__(self, stage: str, key: tuple[int, int], config: RenderedConfig, kept: int) -> None:
+        self.stage, self.key, self.config, self.kept = stage, key, config, kept
 
-    def sample(self, index: int) -> Sample:
-        """Sample number `index`, whoever asks."""
-        key = (*self.key, _SAMPLES, _STAGE_NUMBER[self.stage], index)
-        return getattr(self, f"_{self.stage}")(numpy_generator(*key), key, index)
+    def unit(self, number: int) -> Sample:
+        """Unit number `number`, whoever asks."""
+        key = (*self.key, _UNITS, _STAGE_NUMBER[self.stage], number)
+        return getattr(self, f"_{self.stage}")(numpy_generator(*key), key)
+
+    def use(self, index: int) -> tuple[int, dict[str, Tensor]]:
+        """Sample number `index`: which unit it uses, and how (see the stages' `_use_*`).
+
+        Units come into use one after the other, one every `rendered.uses` samples, and go out `kept` units later.
+        """
+        key = (*self.key, _USES, _STAGE_NUMBER[self.stage])
+        shared = index // 2 if self.stage == "judge" else index  # the judge sees two frames of each person
+        newest = shared // self.config.uses + min(self.kept, _FRESH)
+        unit = int(numpy_generator(*key, shared, 0).integers(max(newest - self.kept, 0), newest))
+        how = getattr(self, f"_use_{self.stage}", None)
+        return unit, how(numpy_generator(*key, index, 1), index) if how else {}
 
     def person(self, number: int) -> Person:
         """Person number `number` of this seed and split."""
         return _person(*self.key, _PEOPLE, number)
 
-    def _irfd(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
-        """S, T, and the true pictures A (S with the factor from T) and B (T with the factor from S)."""
+    def _irfd(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
+        """Two people, two moods, two poses: the eight pictures of every combination, in the order of CUBE."""
         first, second = self._two_people(generator)
-        source, target = self._look(generator, first, (*key, 0)), self._look(generator, second, (*key, 1))
-        mood_source = self._mood(generator)
-        mood_target = self._mood(generator, unlike=mood_source.emotion)
-        pose_source, pose_target = self._pose(generator), self._pose(generator)
-        factor = int(generator.integers(len(FACTORS)))
-        rows = [(source, mood_source, pose_source), (target, mood_target, pose_target)]
-        place = {"identity": 0, "emotion": 1, "pose": 2}[FACTORS[factor]]
-        for own, other in ((0, 1), (1, 0)):
-            exchanged = list(rows[own])
-            exchanged[place] = rows[other][place]
-            rows.append(tuple(exchanged))
-        return Sample(Pictures.joined([_picture(*row) for row in rows]), {"factor": torch.tensor(factor)})
+        looks = self._look(generator, first, (*key, 0)), self._look(generator, second, (*key, 1))
+        mood = self._mood(generator)
+        moods = mood, self._mood(generator, unlike=mood.emotion)
+        poses = self._pose(generator), self._pose(generator)
+        rows = [_picture(look, mood, pose) for look in looks for mood in moods for pose in poses]
+        return Sample(Pictures.joined(rows), {})
 
-    def _judge(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
-        """One frame. Samples 2k and 2k + 1 show one person, so that identity can be learnt by comparison."""
-        shared = numpy_generator(*key[:-1], index // 2, 1)
-        number = int(shared.integers(self.config.identities))
-        look = self._look(generator, number, (*key, 0))
-        picture = _picture(look, self._mood(generator), self._pose(generator))
-        return Sample(picture, {"conditions": torch.tensor(int(generator.integers(2**60)))})
+    def _use_irfd(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
+        """Which of the eight pictures is S (T is the one that differs in everything), and the factor to exchange."""
+        return {"source": torch.tensor(int(generator.integers(8))),
+                "factor": torch.tensor(int(generator.integers(len(FACTORS))))}  # fmt: skip
 
-    def _audio(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
+    def _judge(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
+        """Two frames of one person, so that identity can be learnt by comparison."""
+        number = int(generator.integers(self.config.identities))
+        rows = [_picture(self._look(generator, number, (*key, place)), self._mood(generator), self._pose(generator))
+                for place in (0, 1)]  # fmt: skip
+        return Sample(Pictures.joined(rows), {})
+
+    def _use_judge(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
+        """Which of the two frames, and the seed of what happens to it."""
+        return {"place": torch.tensor(index % 2), "conditions": torch.tensor(int(generator.integers(2**60)))}
+
+    def _audio(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
         """Speech of anybody, also of voices that no face goes with, with what the mouth does."""
         count = self.config.speech_frames
         voice = random_voice(generator)
@@ -146,32 +166,35 @@ class Draws:
         first = int(generator.integers(-9, max(3, frames - count) + 1))
         times = frame_times(first, count)
         return Sample(None, {
-            "speech": self._speech(utterance, first, count, generator),
+            "speech": self._speech(
+                utterance, first, count, generator if generator.random() < self.config.augmented_speech else None
+            ),
             "phones": torch.from_numpy(utterance.phones.label_at(times)),
             "mouth": mouth_at(utterance.phones, times),
         })  # fmt: skip
 
-    def _syncnet(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
-        """A window with its own speech, speech of another moment, or another sentence of the same voice."""
+    def _syncnet(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
+        """A window, the speech about it, and as much speech of another sentence by the same voice."""
         number, mood = int(generator.integers(self.config.identities)), self._mood(generator)
-        performance = self._perform(number, mood, key)
-        count = self.config.frames
+        performance, foreign = self._perform(number, mood, key), self._perform(number, mood, (*key, 2))
+        count, reach = self.config.frames, self.config.longest_shift
         first = self._busy_window(performance, generator)
-        draw = generator.random()
-        matched = draw < self.config.matched
-        speech, shift = performance.speech, 0
-        if not matched and generator.random() < 0.75:
-            shift = int(generator.integers(2, self.config.longest_shift + 1)) * int(generator.choice((-1, 1)))
-        elif not matched:
-            speech = self._perform(number, mood, (*key, 2)).speech
+        conditions = generator if generator.random() < self.config.augmented_speech else None
+        speech, other = (self._speech(one.speech, first - reach, count + 2 * reach, conditions)
+                         for one in (performance, foreign))  # fmt: skip
         pictures = _pictures(performance, number, torch.arange(first, first + count))
-        return Sample(pictures, {
-            "speech": self._speech(speech, first + shift, count, generator),
-            "matched": torch.tensor(float(matched)),
-            "shift": torch.tensor(shift),
-        })  # fmt: skip
+        return Sample(pictures, {"speech": speech, "foreign": other})
 
-    def _speak(self, generator: np.random.Generator, key: tuple[int, ...], index: int) -> Sample:
+    def _use_syncnet(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
+        """With its own speech, speech of another moment, or another sentence."""
+        matched, foreign, shift = bool(generator.random() < self.config.matched), False, 0
+        if not matched:
+            foreign = bool(generator.random() < 0.25)
+        if not matched and not foreign:
+            shift = int(generator.integers(2, self.config.longest_shift + 1)) * int(generator.choice((-1, 1)))
+        return {"matched": torch.tensor(float(matched)), "foreign": torch.tensor(foreign), "shift": torch.tensor(shift)}
+
+    def _speak(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
         """Identity frame, window, the window's poses on somebody else, emotion frames from elsewhere; speech around."""
         config, count = self.config, self.config.frames
         number, other = self._two_people(generator)
@@ -251,14 +274,14 @@ class Draws:
         return first
 
     def _speech(
-        self, utterance: Utterance | Recording, first: int, count: int, generator: np.random.Generator
+        self, utterance: Utterance | Recording, first: int, count: int, conditions: np.random.Generator | None
     ) -> Tensor:
-        """The sound of frames, often under bad conditions. Speech before the window makes the room's echo."""
+        """The sound of frames, under bad conditions where given. Speech before the window makes the room's echo."""
         before = 9
         start, end = _samples(first - before, count + before)
         sound = utterance.waveform(start, end)
-        if generator.random() < self.config.augmented_speech:
-            sound = disturbed(sound, generator)
+        if conditions is not None:
+            sound = disturbed(sound, conditions)
         return torch.from_numpy(sound[-sample_of_frame(count) :].copy())
 
 

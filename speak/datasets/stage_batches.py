@@ -13,8 +13,8 @@ from torch import Tensor
 
 from speak.config import FRAME_RATE, SAMPLE_RATE, sample_of_frame
 from speak.datasets.batches import to_model
+from speak.models.codes import FACTORS
 
-FACTORS = ("identity", "emotion", "pose")  # a factor's label in `PairBatch.factor` is its index here
 UNLABELLED = -1  # the emotion of a clip without one
 
 Kind = TypeVar("Kind")
@@ -44,6 +44,11 @@ class PairBatch:
     source_exchanged: Tensor  # [B, 3, H, W], the true picture A: S with the factor from T
     target_exchanged: Tensor  # [B, 3, H, W], the true picture B: T with the factor from S
     has_exchanged: Tensor  # [B] bool, False: this pair has no true pictures, something else stands there
+    # Other pictures for the encoders to read, for S, then for T [2 B, 3, H, W]: alike in that factor, different in all
+    # else. None: there are none (a corpus), the encoders read S and T themselves.
+    identity_frames: Tensor | None = None
+    pose_frames: Tensor | None = None
+    emotion_frames: Tensor | None = None
     number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
 
 

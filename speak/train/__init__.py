@@ -1,1 +1,1 @@
-"""Training: one loop, a file a stage."""
+"""Training: one loop that knows no stage, and the stages of the method."""

@@ -1,0 +1,90 @@
+"""Several processes and machines, started by torchrun: every process has a copy and a share of each batch.
+
+Gradients are averaged after the backward pass of each phase, in a few large pieces. Losses are means over the share, so
+the average over processes is the loss of the global batch.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as distributed
+from torch import nn
+
+from speak.errors import SpeakError
+
+_PIECE = 1 << 23  # numbers sent at a time
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def begin(device: torch.device) -> torch.device:
+    """Joins the other processes where torchrun started several; returns this process's device.
+
+    nccl between GPUs, gloo between CPUs. Raises SpeakError where torch was built without them.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return device
+    if not distributed.is_available():
+        raise SpeakError("torchrun started several processes, but this torch was built without torch.distributed")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def end() -> None:
+    """Leaves the group."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+@torch.no_grad()
+def share_weights(networks: list[nn.Module]) -> None:
+    """Everybody begins with the weights of process 0."""
+    if rank_and_world()[1] > 1:
+        for network in networks:
+            for value in network.state_dict().values():
+                distributed.broadcast(value, 0)
+
+
+@torch.no_grad()
+def share_gradients(parameters: list[nn.Parameter]) -> None:
+    """Gradients become their mean over the processes. A parameter without one anywhere stays without."""
+    _, world = rank_and_world()
+    if world < 2:
+        return
+    having = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+    having = having.to(parameters[0].device)
+    distributed.all_reduce(having)
+    chosen = [parameter for parameter, some in zip(parameters, having.tolist(), strict=True) if some]
+    piece: list[nn.Parameter] = []
+    for parameter in [*chosen, None]:
+        if piece and (parameter is None or sum(p.numel() for p in piece) + parameter.numel() > _PIECE):
+            flat = torch.cat([
+                (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in piece
+            ])  # fmt: skip
+            distributed.all_reduce(flat)
+            flat /= world
+            for p, mean in zip(piece, flat.split([p.numel() for p in piece]), strict=True):
+                p.grad = mean.reshape(p.shape).clone()
+            piece = []
+        if parameter is not None:
+            piece.append(parameter)
+
+
+def mean_over_processes(values: dict[str, float], device: torch.device) -> dict[str, float]:
+    """Each value's mean over the processes."""
+    _, world = rank_and_world()
+    if world < 2:
+        return values
+    numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    distributed.all_reduce(numbers)
+    return dict(zip(values, (numbers / world).tolist(), strict=True))
