@@ -17,6 +17,7 @@ from speak.version import __version__
 # name -> (module, what it does, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench": ("speak.bench", "measure speed on this machine", "python -m speak bench ops"),
+    "train": ("speak.train.command", "train a stage", "python -m speak train --stage irfd"),
     "prepare": ("speak.prepare", "make a corpus or a folder of videos ready for training",
                 "python -m speak prepare MEAD --layout mead --out prepared"),
     "synth": ("speak.synthetic.corpus", "render a corpus of people who speak", "python -m speak synth --out people"),

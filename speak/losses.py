@@ -37,9 +37,11 @@ def code_distance(
 def image_distance(
     frames: Tensor,  # [B, C, H, W]
     others: Tensor,  # [B, C, H, W]
+    weight: Tensor | None = None,  # [B, 1, H, W] of mean 1 a picture, how much a pixel counts; None: all alike
 ) -> Tensor:
     """Root mean square per image, [B]."""
-    difference = (at_least_float32(frames) - at_least_float32(others)).flatten(1)
+    difference = at_least_float32(frames) - at_least_float32(others)
+    difference = (difference if weight is None else difference * weight.sqrt()).flatten(1)
     return torch.linalg.vector_norm(difference, dim=1) / math.sqrt(difference.shape[1])
 
 
@@ -99,18 +101,22 @@ def self_loss(
     source: Tensor,  # S
     self_target: Tensor,  # G_d of T's own codes
     target: Tensor,  # T
+    weights: tuple[Tensor | None, Tensor | None] = (None, None),  # of S's and T's pixels, as in `image_distance`
 ) -> Tensor:
     """SPEAK Eq. 5-7: each frame rebuilt from its own three codes, against the original frame (the print has I_d)."""
-    return (image_distance(self_source, source) + image_distance(self_target, target)).mean()
+    of_source, of_target = weights
+    distances = image_distance(self_source, source, of_source) + image_distance(self_target, target, of_target)
+    return distances.mean()
 
 
 def cross_loss(
     picture: Tensor,  # A (or B) [B, 3, H, W]
     truth: Tensor,  # the true picture of that exchange [B, 3, H, W]; anything where there is none
     known: Tensor,  # [B] bool, True where there is one
+    weight: Tensor | None = None,  # of the pixels, as in `image_distance`
 ) -> Tensor:
     """Ours: an exchanged picture against the true picture of the exchange. Pairs without one contribute 0."""
-    distance = image_distance(picture, torch.where(known[:, None, None, None], truth, picture.detach()))
+    distance = image_distance(picture, torch.where(known[:, None, None, None], truth, picture.detach()), weight)
     return (distance * known).mean()
 
 

@@ -181,7 +181,8 @@ class RenderedData:
         others = [torch.cat([at(target ^ bit), at(source ^ bit)]) for bit in bits]
         return PairBatch(
             at(source), at(target), factor, _labels_at(units.labels, source), _labels_at(units.labels, target),
-            at(source ^ exchanged), at(target ^ exchanged), torch.ones_like(factor, dtype=torch.bool), *others, number,
+            at(source ^ exchanged), at(target ^ exchanged), torch.ones_like(factor, dtype=torch.bool), *others,
+            *(_at(units.labels.landmarks, place ^ exchanged) for place in (source, target)), number,
         )  # fmt: skip
 
     def _judge(self, units: _Rendered, how: dict[str, Tensor], number: Tensor) -> JudgeBatch:

@@ -49,6 +49,8 @@ class PairBatch:
     identity_frames: Tensor | None = None
     pose_frames: Tensor | None = None
     emotion_frames: Tensor | None = None
+    source_exchanged_landmarks: Tensor | None = None  # [B, 68, 2] of the true picture A
+    target_exchanged_landmarks: Tensor | None = None  # [B, 68, 2] of the true picture B
     number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from speak.config import EMOTIONS, Config, EncoderConfig
+from speak.config import EMOTIONS, POSE_NAMES, Config, EncoderConfig
 from speak.models.codes import FACTORS, CodeNorm, Codes, UnitLength, at_least_float32, concatenated, exchange
 from speak.models.generators import DisentanglementGenerator, Noise
 from speak.models.pose_mapper import controls
@@ -139,15 +139,17 @@ class IRFD(nn.Module):
         self.classifier = nn.Linear(config.model.emotion.code_dim, len(EMOTIONS))
         self.generator = DisentanglementGenerator(config)
         self.probes = Probes(config) if config.irfd.weight_probe else None
+        self.pose_reader = nn.Linear(config.model.pose.code_dim, len(POSE_NAMES)) if config.irfd.weight_angles else None
 
     def encode(
         self,
-        frames: Tensor,  # [B, 3, H, W] in [-1, 1]; read by E_i, and by the others unless given their own
+        frames: Tensor,  # [B, 3, H, W] in [-1, 1]; read by every encoder that is not given its own
         pose_frames: Tensor | None = None,  # the same poses, augmented or rendered with another face
         emotion_frames: Tensor | None = None,
+        identity_frames: Tensor | None = None,
     ) -> Codes:
         return Codes(
-            self.identity_encoder(frames),
+            self.identity_encoder(frames if identity_frames is None else identity_frames),
             self.pose_encoder(frames if pose_frames is None else pose_frames),
             self.emotion_encoder(frames if emotion_frames is None else emotion_frames),
         )
@@ -176,10 +178,11 @@ class IRFD(nn.Module):
         self_pictures: bool = True,
         exchanged_pictures: bool = True,
         again: Literal["frozen", "live", "no"] = "frozen",  # how A and B are encoded again
+        identity_frames: Tensor | None = None,  # what E_i reads for S, then for T [2 B, 3, H, W]
     ) -> Exchange:
         """One exchange (SPEAK Sec. 3.1): every code and picture that Eq. 1-7 compare, in as few passes as possible."""
         count = source.shape[0]
-        codes = self.encode(torch.cat([source, target]), pose_frames, emotion_frames)
+        codes = self.encode(torch.cat([source, target]), pose_frames, emotion_frames, identity_frames)
         codes_s, codes_t = codes[:count], codes[count:]
         codes_a, codes_b = exchange(codes_s, codes_t, factors)
         wanted = ([codes_s, codes_t] if self_pictures else []) + ([codes_a, codes_b] if exchanged_pictures else [])

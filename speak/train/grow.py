@@ -1,0 +1,48 @@
+"""Weights of a smaller picture as the beginning of a larger one's: 64 -> 128 -> 256."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from speak.checkpoint import load_into
+from speak.errors import SpeakError
+
+
+def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Copies `state` into `network`, whose picture may be larger.
+
+    A generator's layers are numbered from the smallest picture up, so what it has more comes after what it had: those
+    keep their new values, except that a new level's ToRGB starts at zero and the grown picture is the old one,
+    enlarged. Raises SpeakError where anything else differs.
+    """
+    own = network.state_dict()
+    grown = {key: _prefix(own[key], state[key]) for key in own if key in state}
+    new = [key for key in own if key not in state]
+    if any(value is None for value in grown.values()) or not set(state) <= set(own) or not all(map(_is_level, new)):
+        load_into(network, state, path)  # fits exactly, or says what does not
+        return
+    if new and not any("synthesis" in key for key in new):
+        raise SpeakError(f"{path}: lacks '{new[0]}'")
+    filled = {key: grown.get(key, own[key]) for key in own}
+    for key in new:
+        if ".to_rgb." in key and key.endswith((".weight", ".bias")) and ".affine." not in key:
+            filled[key] = torch.zeros_like(own[key])
+    network.load_state_dict(filled)
+
+
+def _prefix(own: Tensor, given: Tensor) -> Tensor | None:
+    """`given` in the first rows of `own`; None where the shapes differ otherwise."""
+    if own.shape == given.shape:
+        return given
+    if own.dim() != given.dim() or own.shape[1:] != given.shape[1:] or own.shape[0] < given.shape[0]:
+        return None
+    return torch.cat([given.to(own.dtype), own[given.shape[0] :]])
+
+
+def _is_level(key: str) -> bool:
+    """Whether a key belongs to a level of a generator, of which a larger picture has more."""
+    return any(part in key for part in (".convolutions.", ".to_rgb.", "editing.blocks."))

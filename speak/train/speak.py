@@ -1,0 +1,188 @@
+"""Stage `speak`: SPEAK Sec. 3.2-3.3, Eq. 9-13. One frame, speech, poses and an emotion to the frames of a window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speak import losses
+from speak.checkpoint import load_into
+from speak.config import Config, sample_of_frame
+from speak.datasets.stage_batches import WindowBatch
+from speak.errors import SpeakError
+from speak.metrics import psnr, to_uint8
+from speak.models.codes import Codes
+from speak.models.discriminator import Discriminator
+from speak.models.irfd import ENCODERS
+from speak.models.speak import Speak
+from speak.models.syncnet import SyncNet, speech_windows, video_windows
+from speak.train.face_weight import face_weight
+from speak.train.journal import side_by_side
+from speak.train.perceptual import perceptual_features
+from speak.train.stage import Inputs, Phase, Stage, parameters_of
+
+
+class PathLength(nn.Module):
+    """The running mean of StyleGAN2's path lengths, saved with the training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+
+def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
+    """The whole model; D, SyncNet and the perceptual net where their losses have a weight."""
+    settings = config.speak
+    model = Speak(config)
+    _take_predecessors(model, config, inputs)
+    model.to(device)
+    for name in ENCODERS.values():
+        getattr(model, name).to(memory_format=torch.channels_last)
+        getattr(model, name).requires_grad_(settings.train_encoders)
+    model.audio_encoder.requires_grad_(settings.train_audio)
+    model.pose_mapper.requires_grad_(False)
+    networks: dict[str, nn.Module] = {"speak": model}
+    if settings.weight_adversarial:
+        networks["discriminator"] = Discriminator(config.model.discriminator).to(device)
+    if settings.weight_path_length:
+        networks["path_length"] = PathLength().to(device)
+    syncnet = None
+    if settings.weight_sync:
+        found = inputs.weights("syncnet")
+        syncnet = SyncNet(config.model.syncnet)
+        load_into(syncnet, found["models"]["syncnet"], "the weights of stage syncnet")
+        syncnet.to(device).eval().requires_grad_(False)
+    features = perceptual_features(config, inputs, device) if settings.weight_perceptual else None
+    step = _Step(config, networks, syncnet, features)
+    phases = [Phase("speak", parameters_of(model), settings.learning_rate, step.weights, step.losses)]
+    if "discriminator" in networks:
+        rate, weights = settings.discriminator_learning_rate, {"discriminator": 1.0}
+        phases.append(Phase("discriminator", parameters_of(networks["discriminator"]), rate, weights, step.judge))
+    return Stage(networks, ("speak",), phases, step.validate, step.picture)
+
+
+def _take_predecessors(model: Speak, config: Config, inputs: Inputs) -> None:
+    """E_i, E_p, E_e from stage `irfd` and E_a from stage `audio`; not needed where they are trained from scratch."""
+    found = inputs.weights("irfd", needed=not config.speak.train_encoders)
+    if found is not None:
+        irfd = {key: value for key, value in found["models"]["irfd"].items()}
+        for name in (*ENCODERS.values(), "pose_mapper", "emotion_prototypes"):
+            state = {key.removeprefix(f"{name}."): value for key, value in irfd.items() if key.startswith(f"{name}.")}
+            load_into(getattr(model, name), state, "the weights of stage irfd")
+    found = inputs.weights("audio", needed=False)
+    if found is not None:
+        load_into(model.audio_encoder, found["models"]["audio_encoder"], "the weights of stage audio")
+
+
+class _Step:
+    """What one batch is asked for."""
+
+    def __init__(self, config: Config, networks: dict[str, nn.Module], syncnet: SyncNet | None, features: Any) -> None:
+        self.config, self.settings = config, config.speak
+        self.model: Speak = networks["speak"]
+        self.discriminator: Discriminator | None = networks.get("discriminator")
+        self.path_length: PathLength | None = networks.get("path_length")
+        self.syncnet, self.features = syncnet, features
+        self.weights = losses.loss_weights(config.speak)
+
+    def codes(self, batch: WindowBatch, own: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """f_I, f_P, f_E, f_a of a window; own: poses from the frames themselves, as in use."""
+        if self.settings.pose_source not in ("own", "other"):
+            raise SpeakError(f"speak.pose_source '{self.settings.pose_source}': choose own or other")
+        frames = batch.frames if own or self.settings.pose_source == "own" else batch.pose_frames
+        model, count = self.model, batch.frames.shape[1]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_encoders):
+            training = model.training
+            for name in ENCODERS.values():  # frozen encoders encode with the statistics they were trained to have
+                getattr(model, name).train(training and self.settings.train_encoders)
+            identity, pose = model.encode_identity(batch.identity_frame), model.encode_pose(frames)
+            emotion = model.encode_emotion(batch.emotion_frames).mean(1, keepdim=True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_audio):
+            audio = model.encode_audio(batch.speech, count + 2 * batch.context)
+        return identity, pose, emotion, audio[:, batch.context : batch.context + count]
+
+    def generate(self, batch: WindowBatch, own: bool = False) -> Tensor:
+        """Frames [B, N, 3, H, W]."""
+        return self.model.generate(*self.codes(batch, own), self.model.draw_noise(batch.number.tolist()))
+
+    def losses(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
+        """Eq. 10-13 and our terms."""
+        frames = memory["frames"] = self.generate(batch)
+        made, true = frames.flatten(0, 1), batch.frames.flatten(0, 1)
+        landmarks = batch.labels.landmarks
+        weight = face_weight(
+            None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face
+        )
+        return losses.compute({
+            "adversarial": lambda: losses.adversarial_loss(self._judged(batch, made)),
+            "sync": lambda: self._sync(batch, frames),
+            "perceptual": lambda: self._perceptual(made, true),
+            "pixel": lambda: losses.pixel_loss(made, true, weight),
+            "path_length": lambda: self._path_length(batch),
+        }, self.weights)  # fmt: skip
+
+    def judge(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
+        """D's own loss, Eq. 10."""
+        true, penalty = batch.frames.flatten(0, 1), self.settings.discriminator_r1
+        if penalty:
+            true = true.detach().requires_grad_(True)
+        real = self._judged(batch, true)
+        loss = losses.discriminator_loss(real, self._judged(batch, memory["frames"].detach().flatten(0, 1)))
+        return {"discriminator": loss + penalty * losses.r1_penalty(real, true) if penalty else loss}
+
+    def _judged(self, batch: WindowBatch, frames: Tensor) -> losses.Scales:
+        count = batch.frames.shape[1]
+        return self.discriminator(batch.identity_frame.repeat_interleave(count, 0), frames)
+
+    def _sync(self, batch: WindowBatch, frames: Tensor) -> Tensor:
+        speech = batch.speech[:, sample_of_frame(batch.context) :]
+        with torch.no_grad():
+            audio = self.syncnet.embed_audio(speech_windows(speech, frames.shape[1]))
+        return losses.sync_loss(self.syncnet.embed_video(video_windows(frames)), audio)
+
+    def _perceptual(self, made: Tensor, true: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.features(true)
+        return losses.perceptual_loss(self.features(made), wanted)
+
+    def _path_length(self, batch: WindowBatch) -> Tensor:
+        """Of the first frame of each window."""
+        identity, pose, emotion, audio = self.codes(batch)
+        model, noise = self.model, self.model.draw_noise(batch.number.tolist())
+        codes = Codes(identity, pose[:, 0], emotion[:, 0])
+        edited = model.editing(audio[:, :1], Codes(identity[:, None], pose[:, :1], emotion[:, :1]), noise.editing)
+        styles = model.generator.styles(codes, edited[:, 0])
+        frames = model.generator.synthesis(styles, noise.maps)
+        directions = torch.stack([
+            torch.randn(frames.shape[1:], generator=torch.Generator().manual_seed(int(number) + 1))
+            for number in batch.number.tolist()
+        ]).to(frames.device)  # fmt: skip
+        penalty, mean = losses.path_length_penalty(frames, styles, self.path_length.mean, directions)
+        self.path_length.mean.copy_(mean.detach())
+        return penalty
+
+    def picture(self, batch: WindowBatch) -> Tensor:
+        """Rows of identity, emotion frame, then truth beside generated for the window's first and last frame."""
+        frames = self.generate(batch, own=True)
+        rows = slice(0, 8)
+        return side_by_side(
+            *(part[rows] for part in (batch.identity_frame, batch.emotion_frames[:, 0], batch.frames[:, 0],
+                                      frames[:, 0], batch.frames[:, -1], frames[:, -1]))
+        )  # fmt: skip
+
+    def validate(self, batches: Iterable[WindowBatch]) -> dict[str, float]:
+        """Self-driven windows of held-out people: decibels, and SyncNet's loss beside the truth's."""
+        decibels, distances, true_distances = [], [], []
+        for batch in batches:
+            frames = self.generate(batch, own=True)
+            decibels.append(psnr(to_uint8(frames.flatten(0, 1)), to_uint8(batch.frames.flatten(0, 1))).float())
+            if self.syncnet is not None:
+                distances.append(self._sync(batch, frames).reshape(1))
+                true_distances.append(self._sync(batch, batch.frames).reshape(1))
+        figures = {"db": float(torch.cat(decibels).mean())}
+        if distances:
+            figures |= {"sync": float(torch.cat(distances).mean()), "sync_true": float(torch.cat(true_distances).mean())}
+        return figures
