@@ -18,7 +18,7 @@ _LEVELS = 1 << 20  # steps of depth a unit
 class Samples:
     """What shading works on: N points of surfaces, and how they make up the pictures.
 
-    picture, face: [N] which picture and which triangle. weights: [N, 3] of its corners.
+    picture, face: [N] which picture and which triangle. weights: [3, N] of its corners.
     whole: [N1] pixel (flat over the batch) of each of the first N1 samples, which fill their pixel.
     edge: [E] pixels that are made of four samples; edge_sample: [E, 4] index of the sample, or N for the background.
     """
@@ -37,7 +37,7 @@ def _expand(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rasterise(
-    screen: Tensor,  # [B, V, 2] pixels, continuous: pixel i spans i to i + 1
+    screen: Tensor,  # [2, B, V] pixels, continuous: pixel i spans i to i + 1
     depth: Tensor,  # [B, V] nearer is greater
     faces: Tensor,  # [F, 3] counter-clockwise as seen, y down
     parts: Tensor,  # [F] which surface a triangle belongs to
@@ -48,12 +48,9 @@ def rasterise(
 
     Two expansions without loops: triangles to the rows of samples that they meet, rows to the samples in them.
     """
-    batch, fine, device = screen.shape[0], size * 2, screen.device
-    corners = faces.reshape(-1)
-    px = (screen[..., 0] * 2).index_select(1, corners).reshape(batch, -1, 3)
-    py = (screen[..., 1] * 2).index_select(1, corners).reshape(batch, -1, 3)
-    x0, x1, x2 = px.unbind(2)
-    y0, y1, y2 = py.unbind(2)
+    batch, fine, device = screen.shape[1], size * 2, screen.device
+    corners = faces.T.contiguous()
+    (x0, y0), (x1, y1), (x2, y2) = ((screen * 2).index_select(2, corner).unbind(0) for corner in corners)
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     low_x, low_y = torch.minimum(torch.minimum(x0, x1), x2), torch.minimum(torch.minimum(y0, y1), y2)
     high_x, high_y = torch.maximum(torch.maximum(x0, x1), x2), torch.maximum(torch.maximum(y0, y1), y2)
@@ -73,13 +70,13 @@ def rasterise(
     origin_x, origin_y = (first_x / 2).floor() * 2, (first_y / 2).floor() * 2
     x0, x1, x2 = own(x0) - origin_x, own(x1) - origin_x, own(x2) - origin_x
     y0, y1, y2 = own(y0) - origin_y, own(y1) - origin_y, own(y2) - origin_y
-    vertex = faces.index_select(0, face) + (picture * depth.shape[1]).unsqueeze(1)
-    z0, z1, z2 = ((_DEEPEST - depth.reshape(-1).index_select(0, vertex[:, k])) * _LEVELS for k in range(3))
+    vertex = corners.index_select(1, face) + picture * depth.shape[1]
+    z0, z1, z2 = ((_DEEPEST - depth.reshape(-1).index_select(0, corner)) * _LEVELS for corner in vertex)
     inverse = 1 / own(area)
     ax, ay, ac = (y1 - y2) * inverse, (x2 - x1) * inverse, (x1 * y2 - x2 * y1) * inverse
     bx, by, bc = (y2 - y0) * inverse, (x0 - x2) * inverse, (x2 * y0 - x0 * y2) * inverse
     z0, z1 = z0 - z2, z1 - z2
-    planes = torch.stack([ax, ay, ac, bx, by, bc], 1)
+    planes = torch.stack([ax, ay, ac, bx, by, bc, origin_x, origin_y])
     table = torch.stack([
         ax, ay, ac, bx, by, bc, ax * z0 + bx * z1, ay * z0 + by * z1, ac * z0 + bc * z1 + z2,
         first_x - origin_x, own(last_x) - origin_x, first_y - origin_y,
@@ -116,12 +113,10 @@ def rasterise(
     place = (base + quarter).index_select(0, spans) + half.long() + odd.long() * (batch * size * size)
     buffer = torch.full((4 * batch * size * size,), _FAR, dtype=torch.int64, device=device)
     buffer.scatter_reduce_(0, place, torch.where(inside, key, _FAR), "amin")
-    return _resolve(buffer.reshape(4, -1), size, picture, face, planes, torch.stack([origin_x, origin_y], 1),
-                    int(step * _LEVELS) << 32)
+    return _resolve(buffer.reshape(4, -1), size, picture, face, planes, int(step * _LEVELS) << 32)
 
 
-def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, planes: Tensor, origin: Tensor,
-             step: int) -> Samples:
+def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, planes: Tensor, step: int) -> Samples:
     """Splits pixels into whole ones and edges, and finds each sample's place in its triangle."""
     nearest = torch.minimum(torch.minimum(buffer[0], buffer[1]), torch.minimum(buffer[2], buffer[3]))
     some = (nearest < _FAR).nonzero().squeeze(1)
@@ -148,12 +143,11 @@ def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, planes: T
     right, below = drawn % 2, torch.div(drawn % 4, 2, rounding_mode="floor")
     x[count:] += right - 0.5 + 2 * _TILT * below - _TILT
     y[count:] += below - 0.5 + 2 * _TILT * right - _TILT
-    corner = origin.index_select(0, member)
-    x, y = x - corner[:, 0], y - corner[:, 1]
-    plane = planes.index_select(0, member).unbind(1)
-    first = plane[0] * x + plane[1] * y + plane[2]
-    second = plane[3] * x + plane[4] * y + plane[5]
-    weights = torch.stack([first, second, 1 - first - second], 1).clamp(0, 1)  # no reaching out of slivers
-    weights = weights / weights.sum(1, keepdim=True)
+    ax, ay, ac, bx, by, bc, origin_x, origin_y = planes.index_select(1, member).unbind(0)
+    x, y = x - origin_x, y - origin_y
+    first = ax * x + ay * y + ac
+    second = bx * x + by * y + bc
+    weights = torch.stack([first, second, 1 - first - second]).clamp(0, 1)  # no reaching out of slivers
+    weights = weights / weights.sum(0)
     return Samples(picture.index_select(0, member), face.index_select(0, member), weights, whole_pixel, edge_pixel,
                    edge_sample)
