@@ -165,6 +165,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.judge.image_size": 64,
         "model.judge.embedding_dim": 64,
         "model.perceptual.image_size": 0,
+        "rendered.context": 30,
+        "irfd.steps": 8000,
+        "irfd.learning_rate": 2e-3,
+        "speak.steps": 8000,
+        "judge.steps": 12000,
+        "judge.learning_rate": 2e-3,
+        "perceptual.steps": 5000,
+        "audio.steps": 3000,
+        "syncnet.steps": 6000,
     },
 }
 

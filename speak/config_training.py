@@ -61,7 +61,7 @@ class IrfdConfig:
     batch: int = 16  # pairs; four pictures are generated for each
     learning_rate: float = 1e-3
     weight_identity: float = 0.1  # Eq. 1
-    weight_classification: float = 0.1  # Eq. 2
+    weight_classification: float = 0.3  # Eq. 2
     weight_pose: float = 0.1  # Eq. 3
     weight_emotion: float = 0.1  # Eq. 4
     weight_self: float = 1.0  # Eq. 5-7

@@ -1,4 +1,4 @@
-"""`python -m speak train --stage STAGE`: trains one stage in a run folder; the same command goes on where it stopped."""
+"""`python -m speak train --stage STAGE`: trains one stage in a run folder; the same command goes on after a stop."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, help="samples a step, over all processes (default: the stage's own)")
     parser.add_argument("--init", metavar="FILE", help="weights of this stage to begin with, also of a smaller picture")
     parser.add_argument("--from", dest="sources", action="append", default=[], metavar="STAGE=FILE",
-                        help="weights of an earlier stage that lie elsewhere; audio also takes a wav2vec 2.0")  # fmt: skip
+                        help="an earlier stage's weights elsewhere; audio also takes a wav2vec 2.0")  # fmt: skip
     parser.add_argument("--vgg", metavar="FILE", help="torchvision's VGG weights, for model.perceptual.network=vgg19")
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--seed", type=int, help="of the new weights (default 0)")
@@ -109,11 +109,13 @@ def run_stage(
     source = stage_data(name, data, config, batch, device)
     folder = StageFolder(out, name)
     folder.make()
-    dtype = choose_dtype(config.train.dtype, device)
+    wanted = config.train.dtype
+    slow = wanted == "auto" and device.type == "cpu" and not stage.half_on_cpu
+    dtype = choose_dtype("float32" if slow else wanted, device)
     if rank == 0:
         count = sum(p.numel() for n in stage.networks.values() for p in n.parameters())
         print(f"{name}: {count / 1e6:.2f} M parameters, {config.model.image_size}x{config.model.image_size}, "
-              f"{str(dtype).removeprefix('torch.')} on {device}, {batch} samples a step, into {folder.path}")  # fmt: skip
+              f"{str(dtype)[6:]} on {device}, {batch} samples a step, into {folder.path}")  # fmt: skip
     return train(stage, name, config, source, folder, steps, batch, device, dtype)
 
 
