@@ -7,6 +7,7 @@ set makes sample n from its seed and n alone.
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 
 import torch
@@ -50,7 +51,7 @@ def batches(
         raise SpeakError(f"a batch of {batch} does not divide over {world} processes")
     loader = DataLoader(
         data, batch_sampler=_Steps(batch, first_step, rank, world), num_workers=workers,
-        prefetch_factor=4 if workers else None, worker_init_fn=_one_thread if workers else None,
+        prefetch_factor=4 if workers else None, worker_init_fn=prepare_worker if workers else None,
     )  # fmt: skip
     try:
         yield from loader
@@ -58,5 +59,8 @@ def batches(
         raise SpeakError(str(error).strip().splitlines()[-1].removeprefix("speak.errors.SpeakError: ")) from None
 
 
-def _one_thread(_: int) -> None:
+def prepare_worker(_: int) -> None:
+    """For a process that makes batches: one thread, and signals are left to the training, which saves and ends it."""
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

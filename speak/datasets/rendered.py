@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from speak.config import RenderedConfig, sample_of_frame
+from speak.datasets.batches import prepare_worker
 from speak.datasets.rendered_draws import CUBE, Draws, Pictures
 from speak.datasets.stage_batches import (
     FrameLabels,
@@ -131,7 +132,7 @@ class RenderedData:
                 yield self.batch(row)
         yield from torch.utils.data.DataLoader(
             _Work(self), batch_size=None, sampler=_Endless(indices), num_workers=workers, prefetch_factor=4,
-            worker_init_fn=_one_thread,
+            worker_init_fn=prepare_worker,
         )  # fmt: skip
 
     def _unit(self, number: int) -> _Rendered:
@@ -265,10 +266,6 @@ class _Work(torch.utils.data.Dataset):
 
     def __getitem__(self, indices: list[int]) -> Any:
         return self.data.batch(indices)
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)
 
 
 class _Endless(torch.utils.data.Sampler):

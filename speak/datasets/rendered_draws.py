@@ -182,8 +182,8 @@ class Draws:
         conditions = generator if generator.random() < self.config.augmented_speech else None
         speech, other = (self._speech(one.speech, first - reach, count + 2 * reach, conditions)
                          for one in (performance, foreign))  # fmt: skip
-        pictures = _pictures(performance, number, torch.arange(first, first + count))
-        return Sample(pictures, {"speech": speech, "foreign": other})
+        window = torch.arange(first, first + count).clamp(max=performance.frames - 1)
+        return Sample(_pictures(performance, number, window), {"speech": speech, "foreign": other})
 
     def _use_syncnet(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
         """With its own speech, speech of another moment, or another sentence."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from speak.config import Config
+from speak.config import FRAME_RATE, Config
 from speak.datasets.batches import batches as corpus_batches
 from speak.datasets.clips import IrfdPairs, SpeakWindows, SyncWindows
 from speak.datasets.rendered import RenderedData, synthetic_seed
@@ -50,7 +50,8 @@ def _rendered(stage: str, seed: int, config: Config, batch: int, device: torch.d
         plain = {"uses": 1, "kept": 1, "augmented_frames": 0.0, "augmented_speech": 0.0}
         count = config.train.validation
         if stage == "syncnet":
-            plain |= {"frames": 30 * _SECONDS, "matched": 1.0}
+            frames = int(FRAME_RATE * min(_SECONDS, 0.7 * config.rendered.sentence_seconds))
+            plain |= {"frames": frames, "matched": 1.0}
             count = max(count // 4, 1)
         data = RenderedData(kind, seed, "val", size, dataclasses.replace(config.rendered, **plain), device)
         pieces = [range(first, min(first + 16, count)) for first in range(0, count, 16)]
@@ -110,5 +111,5 @@ def _shrunk(batch: Any, factor: int) -> Any:
             return flat.reshape(*value.shape[:-2], *flat.shape[-2:])
         return value
 
-    fields = dataclasses.fields(batch)
-    return dataclasses.replace(batch, **{field.name: shrink(field.name, getattr(batch, field.name)) for field in fields})
+    names = [field.name for field in dataclasses.fields(batch)]
+    return dataclasses.replace(batch, **{name: shrink(name, getattr(batch, name)) for name in names})

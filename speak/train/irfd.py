@@ -12,6 +12,7 @@ from speak import losses
 from speak.config import Config
 from speak.datasets.stage_batches import PairBatch
 from speak.errors import SpeakError
+from speak.models.codes import concatenated
 from speak.models.discriminator import Discriminator
 from speak.models.irfd import IRFD, Exchange
 from speak.models.vgg import PerceptualFeatures
@@ -125,14 +126,14 @@ class _Step:
         return self.discriminator(torch.cat([batch.source, batch.target]), torch.cat([of_source, of_target]))
 
     def _probe(self, found: Exchange) -> Tensor:
-        return (losses.probe_loss(self.irfd.probes(found.source)) + losses.probe_loss(self.irfd.probes(found.target))) / 2
+        return losses.probe_loss(self.irfd.probes(concatenated(found.source, found.target)))
 
     def _perceptual(self, batch: PairBatch, found: Exchange) -> Tensor:
         known = batch.has_exchanged[:, None, None, None]
         pairs = [(found.self_source, batch.source), (found.self_target, batch.target)]
-        if found.picture_a is not None:
-            pairs += [(found.picture_a, torch.where(known, batch.source_exchanged, found.picture_a.detach())),
-                      (found.picture_b, torch.where(known, batch.target_exchanged, found.picture_b.detach()))]  # fmt: skip
+        for picture, truth in ((found.picture_a, batch.source_exchanged), (found.picture_b, batch.target_exchanged)):
+            if picture is not None:
+                pairs.append((picture, torch.where(known, truth, picture.detach())))
         made, true = (torch.cat([pair[k] for pair in pairs if pair[0] is not None]) for k in (0, 1))
         with torch.no_grad():
             wanted = self.features(true)
@@ -183,7 +184,7 @@ def _decibels(frames: Tensor, truth: Tensor) -> Tensor:
 
 
 def effective_rank(codes: Tensor) -> float:  # [B, D]
-    """exp of the entropy of the covariance's normalised eigenvalues (Roy & Vetterli 2007): 1 says one direction only."""
+    """exp of the entropy of the covariance's normalised eigenvalues (Roy & Vetterli 2007): 1 is one direction only."""
     centred = codes.double() - codes.double().mean(0)
     share = torch.linalg.svdvals(centred).square()
     share = share / share.sum().clamp(min=1e-12)

@@ -67,7 +67,8 @@ def likeness_loss(
 def judged(judge: Judge, batches: Iterable[JudgeBatch]) -> dict[str, float]:
     """The judge's own errors on true frames: the figures that stand beside everything it measures.
 
-    landmarks: mean distance in percent of the distance between the jaw's two ends. pose: mean absolute error of yaw, pitch and roll, degrees.
+    landmarks: mean distance in percent of that between the jaw's two ends. pose: mean absolute error of yaw, pitch and
+    roll, degrees. same person: the nearest of the other pictures shows the same person.
     """
     columns: dict[str, list[Tensor]] = {"landmarks": [], "pose": [], "emotion": [], "read": [], "true": [], "same": []}
     for batch in batches:

@@ -27,6 +27,7 @@ from speak.train.processes import mean_over_processes, rank_and_world, share_gra
 from speak.train.runs import StageFolder
 from speak.train.stage import Phase, Stage
 
+
 @dataclasses.dataclass
 class Data:
     """Where batches come from.
@@ -200,7 +201,7 @@ class Training:
             raise SpeakError(f"{path}: was trained with {changed}: use the same --preset and --set, or another --out")
         for key, network in self.stage.networks.items():
             if key not in content["models"]:
-                raise SpeakError(f"{path}: has no '{key}': its losses were others; use the same --set, or another --out")
+                raise SpeakError(f"{path}: has no '{key}': use the same --set as before, or another --out")
             checkpoint.load_into(network, content["models"][key], path)
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)

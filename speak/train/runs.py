@@ -48,7 +48,7 @@ class StageFolder:
         return found[-1], content
 
     def save(self, content: Mapping[str, Any], weights: Mapping[str, Any], keep: int) -> Path:
-        """Writes a checkpoint and the weights beside it, each whole or not at all; removes all but the newest `keep`."""
+        """Writes a checkpoint and the weights, each whole or not at all; removes all but the newest `keep`."""
         path = self.path / f"checkpoint-{content['step']:09d}.pt"
         checkpoint.save(path, content)
         checkpoint.save(self.path / WEIGHTS, weights)

@@ -184,5 +184,6 @@ class _Step:
                 true_distances.append(self._sync(batch, batch.frames).reshape(1))
         figures = {"db": float(torch.cat(decibels).mean())}
         if distances:
-            figures |= {"sync": float(torch.cat(distances).mean()), "sync_true": float(torch.cat(true_distances).mean())}
+            figures["sync"] = float(torch.cat(distances).mean())
+            figures["sync_true"] = float(torch.cat(true_distances).mean())
         return figures

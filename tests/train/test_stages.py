@@ -1,0 +1,200 @@
+"""The stages: what they learn, what each of their switches does, what they make of earlier stages."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_training import small
+
+from speak import checkpoint, losses
+from speak.config import PRESETS, from_dict, preset
+from speak.datasets.rendered import RenderedData
+from speak.errors import SpeakError
+from speak.models.speak import Speak
+from speak.train.command import STAGES, _Inputs, run_stage
+from speak.train.face_weight import face_weight
+from speak.train.grow import load_or_grow
+from speak.train.irfd import effective_rank
+from speak.train.stage import Stage, noise_maps
+
+CPU = torch.device("cpu")
+
+
+def build(name: str, out: Path, **changes: object) -> Stage:
+    config = small(**changes)
+    torch.manual_seed(0)
+    return STAGES[name][0](config, _Inputs(out, {}, None), CPU)
+
+
+def batch(name: str, count: int = 4, **changes: object) -> object:
+    config = small(**changes)
+    return RenderedData(name, 3, "train", config.model.image_size, config.rendered).batch(range(count))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with two steps of every stage before `speak`."""
+    out = tmp_path_factory.mktemp("run")
+    for name in ("perceptual", "audio", "irfd", "syncnet"):
+        run_stage(name, small(), "synthetic:3", out, CPU, steps=2, batch=4)
+    return out
+
+
+@pytest.mark.parametrize("name", ["judge", "audio", "irfd", "syncnet"])
+def test_a_stage_learns_one_batch_by_heart(name: str, tmp_path: Path) -> None:
+    stage, samples = build(name, tmp_path), batch(name)
+    phase = stage.phases[0]
+    optimizer = torch.optim.Adam(phase.parameters, lr=3e-3)
+    values = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        total = losses.total_loss(phase.losses(samples, {}), phase.weights)
+        total.backward()
+        optimizer.step()
+        values.append(float(total.detach()))
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_the_whole_model_learns_one_batch_by_heart(trained: Path) -> None:
+    stage, samples = build("speak", trained, speak__weight_adversarial=0.0, speak__weight_sync=0.0), batch("speak")
+    phase = stage.phases[0]
+    optimizer = torch.optim.Adam(phase.parameters, lr=3e-3)
+    values = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        found = phase.losses(samples, {})
+        losses.total_loss(found, phase.weights).backward()
+        optimizer.step()
+        values.append(float(found["pixel"].detach()))
+    assert values[-1] < 0.6 * values[0]
+
+
+@pytest.mark.parametrize("name", ["identity", "classification", "pose", "emotion", "self", "cross", "angles"])
+def test_every_loss_of_irfd_can_be_switched_off(name: str, tmp_path: Path) -> None:
+    stage = build("irfd", tmp_path, **{f"irfd__weight_{name}": 0.0})
+    found = stage.phases[0].losses(batch("irfd"), {})
+    assert name not in found and len(found) == 6
+    losses.total_loss(found, stage.phases[0].weights).backward()
+
+
+@pytest.mark.parametrize("name", ["adversarial", "sync", "perceptual", "pixel"])
+def test_every_loss_of_speak_can_be_switched_off(name: str, trained: Path) -> None:
+    stage = build("speak", trained, **{f"speak__weight_{name}": 0.0})
+    memory: dict = {}
+    found = stage.phases[0].losses(batch("speak"), memory)
+    assert set(found) == {"adversarial", "sync", "perceptual", "pixel"} - {name}
+    assert len(stage.phases) == (1 if name == "adversarial" else 2)
+
+
+def test_optional_losses_work(trained: Path) -> None:
+    pair = build("irfd", trained, irfd__weight_probe=0.1, irfd__weight_perceptual=0.1, irfd__weight_adversarial=0.1,
+                 irfd__discriminator_r1=1.0)  # fmt: skip
+    window = build("speak", trained, speak__weight_path_length=0.1, speak__discriminator_r1=1.0)
+    for stage, name in ((pair, "irfd"), (window, "speak")):
+        memory: dict = {}
+        samples = batch(name)
+        for phase in stage.phases:
+            found = phase.losses(samples, memory)
+            losses.total_loss(found, phase.weights).backward()
+            assert all(torch.isfinite(value) for value in found.values())
+    assert window.networks["path_length"].mean > 0
+
+
+def test_without_irfd_the_encoders_are_trained_from_scratch(tmp_path: Path, trained: Path) -> None:
+    out = tmp_path / "run"
+    for stage in ("perceptual", "syncnet"):
+        (out / stage).mkdir(parents=True)
+        (out / stage / "weights.pt").write_bytes((trained / stage / "weights.pt").read_bytes())
+    with pytest.raises(SpeakError, match="--stage irfd"):
+        build("speak", out)
+    stage = build("speak", out, speak__train_encoders=True)
+    stage.networks["speak"].train()
+    losses.total_loss(stage.phases[0].losses(batch("speak"), {}), stage.phases[0].weights).backward()
+    assert stage.networks["speak"].pose_encoder.linear.weight.grad.abs().sum() > 0
+
+
+def test_frozen_encoders_stay_and_keep_their_statistics(trained: Path) -> None:
+    stage = build("speak", trained)
+    model = stage.networks["speak"]
+    model.train()
+    before = {key: value.clone() for key, value in model.pose_encoder.state_dict().items()}
+    losses.total_loss(stage.phases[0].losses(batch("speak"), {}), stage.phases[0].weights).backward()
+    assert all(torch.equal(value, model.pose_encoder.state_dict()[key]) for key, value in before.items())
+    assert model.pose_encoder.linear.weight.grad is None
+    irfd = checkpoint.load(trained / "irfd" / "weights.pt")["models"]["irfd"]
+    assert torch.equal(irfd["pose_encoder.linear.weight"], before["linear.weight"])
+
+
+def test_irfd_ends_with_poses_in_numbers_and_emotions_by_name(trained: Path) -> None:
+    content = checkpoint.load(trained / "irfd" / "weights.pt")
+    weights = content["models"]["irfd"]
+    assert bool(weights["pose_mapper.fitted"]) and int(weights["emotion_prototypes.known"].sum()) > 3
+    assert from_dict(content["config"]) == small()
+
+
+def test_the_weights_of_a_run_make_a_model(trained: Path, tmp_path: Path) -> None:
+    for stage in ("perceptual", "audio", "irfd", "syncnet"):
+        (tmp_path / stage).mkdir()
+        (tmp_path / stage / "weights.pt").write_bytes((trained / stage / "weights.pt").read_bytes())
+    run_stage("speak", small(), "synthetic:3", tmp_path, CPU, steps=2, batch=4)
+    content = checkpoint.load(tmp_path / "speak" / "weights.pt")
+    model = Speak(from_dict(content["config"]))
+    checkpoint.load_into(model, content["models"]["speak"], "weights")
+    assert model.pose_from_numbers(torch.zeros(6)).shape == (8,)
+    rows = [json.loads(line) for line in (tmp_path / "speak" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["held_out_db"] > 0 and list((tmp_path / "speak" / "pictures").glob("*.png"))
+
+
+def test_a_larger_picture_begins_as_the_smaller_one_enlarged(trained: Path, tmp_path: Path) -> None:
+    content = checkpoint.load(trained / "irfd" / "weights.pt")
+    small_stage, large = build("irfd", tmp_path), build("irfd", tmp_path, model__image_size=32)
+    for stage in (small_stage, large):
+        load_or_grow(stage.networks["irfd"], content["models"]["irfd"], "weights")
+        stage.networks["irfd"].eval()
+    samples = batch("irfd", 2)
+    with torch.no_grad():
+        codes = small_stage.networks["irfd"].encode(samples.source)
+        one, other = (stage.networks["irfd"].generate(codes, "none") for stage in (small_stage, large))
+    assert other.shape[-1] == 32
+    enlarged = torch.nn.functional.avg_pool2d(other, 2)[:, :, 2:-2, 2:-2]
+    assert (enlarged - one[:, :, 2:-2, 2:-2]).abs().mean() < 0.1 * (one - one.mean()).abs().mean()
+    with pytest.raises(SpeakError, match="does not fit"):
+        load_or_grow(build("irfd", tmp_path, model__pose__code_dim=6).networks["irfd"], content["models"]["irfd"], "w")
+
+
+def test_noise_depends_on_the_sample_and_not_on_the_batch() -> None:
+    shapes = [(4, 4), (8, 8)]
+    both, one = noise_maps(torch.tensor([5, 9]), shapes, 2), noise_maps(torch.tensor([9]), shapes)
+    assert [tuple(part.shape) for part in both] == [(4, 1, 4, 4), (4, 1, 8, 8)]
+    for wide, narrow in zip(both, one, strict=True):
+        assert torch.equal(wide[1], narrow[0]) and torch.equal(wide[3], narrow[0])
+        assert not torch.equal(wide[0], wide[1])
+
+
+def test_eyes_and_mouth_count_more_and_the_mean_stays_one() -> None:
+    labels = RenderedData("judge", size=64).batch(range(2)).labels
+    weight = face_weight(labels.landmarks, 64, 4.0)
+    assert torch.allclose(weight.mean((1, 2, 3)), torch.ones(2))
+    for picture, points in zip(weight[:, 0], labels.landmarks, strict=True):
+        x, y = points[48:68].mean(0).round().long().tolist()
+        assert picture[y, x] > 3 * picture[2, 2]
+    assert face_weight(labels.landmarks, 64, 0.0) is None and face_weight(None, 64, 4.0) is None
+    unknown = face_weight(torch.full((1, 68, 2), float("nan")), 64, 4.0)
+    assert torch.equal(unknown, torch.ones(1, 1, 64, 64))
+
+
+def test_effective_rank_counts_directions() -> None:
+    torch.manual_seed(0)
+    directions = torch.randn(3, 16)
+    assert effective_rank(torch.randn(4000, 16)) == pytest.approx(16, abs=0.2)
+    assert effective_rank(torch.randn(4000, 1) @ directions[:1]) == pytest.approx(1, abs=1e-3)
+    assert 1.5 < effective_rank(torch.randn(4000, 3) @ directions) <= 3
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_every_preset_names_a_stage_configuration(name: str) -> None:
+    config = preset(name)
+    for stage in STAGES:
+        settings = getattr(config, stage)
+        assert settings.steps > 0 and settings.batch > 0 and sum(losses.loss_weights(settings).values()) > 0
