@@ -27,6 +27,7 @@ from speak.config_models import (
 from speak.config_training import (
     ClipsConfig,
     DisentanglementConfig,
+    EvaluateConfig,
     IrfdConfig,
     PrepareConfig,
     RenderedConfig,
@@ -80,6 +81,7 @@ class Config:
     rendered: RenderedConfig = RenderedConfig()
     clips: ClipsConfig = ClipsConfig()
     disentanglement: DisentanglementConfig = DisentanglementConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
 
 def _network(name: str, **changes: Any) -> dict[str, Any]:

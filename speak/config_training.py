@@ -129,3 +129,18 @@ class DisentanglementConfig:
     clip_frames: int = 60  # of a clip whose audio is exchanged
     grid_rows: int = 2  # pairs a factor in the Figure 5 grid
     batch: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """The self-driven protocol of `evaluate` and the conventions of its figures (speak.metrics)."""
+
+    psnr: str = "rgb"  # rgb or legacy_uint8
+    ssim: str = "uniform"  # uniform (scikit-image's default) or gaussian (Wang et al. 2004)
+    lmd: str = "mean"  # mean or sum over the points
+    lengths: str = "common"  # of a pair: common: the frames that both have; resample: the generated one stretched
+    clips: int = 24  # at most; 0: all of the split
+    frames: int = 150  # of a clip, at most; 0: all
+    emotion_frames: int = 4  # spread over the clip, for the emotion code
+    rendered_frames: int = 90  # of a rendered clip (--data synthetic)
+    shown: int = 4  # clips whose stills and videos stand in the page
