@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "prepare": ("speak.prepare", "make a corpus or a folder of videos ready for training",
                 "python -m speak prepare MEAD --layout mead --out prepared"),
     "synth": ("speak.synthetic.corpus", "render a corpus of people who speak", "python -m speak synth --out people"),
+    "evaluate": ("speak.evaluate", "measure a model, or any system's videos, in the field's own numbers",
+                 "python -m speak evaluate --weights runs/default/speak/weights.pt --data prepared --out evaluation"),
     "doctor": ("speak.doctor", "say what is installed, compiled and used", "python -m speak doctor"),
 }
 

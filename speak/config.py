@@ -27,6 +27,8 @@ from speak.config_models import (
 from speak.config_training import (
     AudioStageConfig,
     ClipsConfig,
+    DisentanglementConfig,
+    EvaluateConfig,
     IrfdConfig,
     JudgeStageConfig,
     PrepareConfig,
@@ -85,6 +87,8 @@ class Config:
     synth: SynthConfig = SynthConfig()
     rendered: RenderedConfig = RenderedConfig()
     clips: ClipsConfig = ClipsConfig()
+    disentanglement: DisentanglementConfig = DisentanglementConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
 
 def _network(name: str, **changes: Any) -> dict[str, Any]:

@@ -186,3 +186,32 @@ class ClipsConfig:
     sync_positive: float = 0.5  # share of matched windows
     sync_shifted: float = 0.5  # share of the negatives that come from the same clip, shifted
     sync_shift: int = 6  # frames; least shift of a negative
+
+
+@dataclasses.dataclass(frozen=True)
+class DisentanglementConfig:
+    """How many rendered samples disentanglement is measured with; the defaults take about two minutes of two cores."""
+
+    probe_frames: int = 2000  # single frames, about as many people: two thirds fit the probes, the rest tests them
+    people: int = 20  # of the identity probe
+    person_frames: int = 24  # of each of them: two thirds fit, the rest tests
+    exchange_pairs: int = 96
+    audio_clips: int = 12
+    clip_frames: int = 60  # of a clip whose audio is exchanged
+    grid_rows: int = 2  # pairs a factor in the Figure 5 grid
+    batch: int = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """The self-driven protocol of `evaluate` and the conventions of its figures (speak.metrics)."""
+
+    psnr: str = "rgb"  # rgb or legacy_uint8
+    ssim: str = "uniform"  # uniform (scikit-image's default) or gaussian (Wang et al. 2004)
+    lmd: str = "mean"  # mean or sum over the points
+    lengths: str = "common"  # of a pair: common: the frames that both have; resample: the generated one stretched
+    clips: int = 24  # at most; 0: all of the split
+    frames: int = 150  # of a clip, at most; 0: all
+    emotion_frames: int = 4  # spread over the clip, for the emotion code
+    rendered_frames: int = 90  # of a rendered clip (--data synthetic)
+    shown: int = 4  # clips whose stills and videos stand in the page

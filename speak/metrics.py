@@ -173,6 +173,18 @@ def mean_of(values: Sequence[float], level: float = 0.95) -> Mean:
     return Mean(mean, mean - half, mean + half, len(kept))
 
 
+def share_of(values: Sequence[float]) -> Mean:
+    """Mean and Wilson's 95 % interval of values that are 0 or 1 (wrong or right); NaN are left out."""
+    kept = [value for value in values if math.isfinite(value)]
+    if not kept:
+        return Mean(math.nan, math.nan, math.nan, 0)
+    count, z = len(kept), 1.959964
+    share = sum(kept) / count
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
+    return Mean(share, centre - half, centre + half, count)
+
+
 def _ssim(a: Tensor, b: Tensor, window: Tensor, unbiased: float) -> Tensor:
     """[N] of float64 [N, 3, H, W]."""
     mean_a, mean_b = _filtered(a, window), _filtered(b, window)

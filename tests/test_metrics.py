@@ -126,6 +126,14 @@ def test_the_interval_over_clips_is_students_and_leaves_out_what_was_not_measure
     assert math.isnan(metrics.mean_of([1.0]).low) and metrics.mean_of([]).count == 0
 
 
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    # Wilson 1927 for 8 of 10, by the textbook: 0.4902 to 0.9433
+    found = metrics.share_of([1.0] * 8 + [0.0] * 2 + [math.nan])
+    assert (found.mean, found.count) == (0.8, 10)
+    assert found.low == pytest.approx(0.4902, abs=1e-4) and found.high == pytest.approx(0.9433, abs=1e-4)
+    assert metrics.share_of([0.0]).low == pytest.approx(0, abs=1e-12)
+
+
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(SpeakError, match="unknown convention 'box': choose from uniform, gaussian"):
         metrics.ssim(frames(1), frames(2), "box")

@@ -33,7 +33,8 @@ _CAMERA = 9.0  # head units from the viewer to the neck's axis
 _PIVOT = (0.0, -0.35, -0.15)  # the head turns about the top of the neck
 _WAIST = (0.0, -1.70, -0.20)  # the shoulders turn a little, about this
 _MIDDLE = 0.05  # height that lies in the picture's middle when x and y are 0
-_AT_ONCE = 8  # pictures that a CPU renders together: more no longer fit its caches
+_SHAPED_AT_ONCE = 32  # pictures whose surfaces a CPU makes together
+_DRAWN_AT_ONCE = 1 << 17  # pixels that it draws together: more no longer fit its caches
 _DEPTH_EDGE = 0.10  # a jump of depth, head units, that is smoothed like an edge
 
 
@@ -116,7 +117,7 @@ def render(
 ) -> Rendered:
     """Pictures of people with their landmarks. Same numbers, same bytes on the CPU; all on the device of `identity`."""
     inputs = (identity, pose, emotion_weights, mouth, eyes)
-    at_once = _AT_ONCE if identity.device.type == "cpu" else identity.shape[0]
+    at_once = _SHAPED_AT_ONCE if identity.device.type == "cpu" else identity.shape[0]
     parts = [_render(*(value[start : start + at_once] for value in inputs), scene[start : start + at_once], size)
              for start in range(0, identity.shape[0], at_once)]  # fmt: skip
     if len(parts) == 1:
@@ -140,20 +141,39 @@ def _render(
     camera = _Camera(pose, size)
     placed = [camera.place(mesh) for mesh in meshes]
     points = torch.cat([point for point, _ in placed], 2)
-    faces, parts = _topology(meshes)
-    screen = camera.project(points)
-    samples = rasterise(screen, points[2], faces, parts, size, _DEPTH_EDGE)
-    attributes = torch.cat([
+    surfaces = _Surfaces(camera.project(points), points[2], torch.cat([
         torch.cat([mesh.points for mesh in meshes], 2),
         torch.cat([normals for _, normals in placed], 2),
         torch.cat([mesh.albedo for mesh in meshes], 2),
         torch.cat([mesh.shade for mesh in meshes], 1).unsqueeze(0),
         torch.cat([mesh.mark for mesh in meshes], 2),
-    ])  # fmt: skip
-    colour = _shade(samples, attributes, faces, parts, plain, scene, camera)
-    frames, visible = _compose(samples, colour, scene, size)
+    ]), *_topology(meshes))  # fmt: skip
     landmarks = camera.project(camera.turn(landmark_points(face, skin, camera.head, detail))) - 0.5
+    count = identity.shape[0]
+    step = max(1, _DRAWN_AT_ONCE // size**2) if identity.device.type == "cpu" else count
+    drawn = [_draw(surfaces, slice(first, first + step), plain, scene, camera) for first in range(0, count, step)]
+    frames, visible = (torch.cat(parts) for parts in zip(*drawn, strict=True))
     return Rendered(frames, landmarks.permute(1, 2, 0).contiguous(), mouth_opening(plain), visible)
+
+
+@dataclasses.dataclass
+class _Surfaces:
+    """All surfaces of all pictures as one mesh."""
+
+    screen: Tensor  # [2, B, V] pixels
+    depth: Tensor  # [B, V]
+    attributes: Tensor  # [12, B, V]: point and normal, albedo, shade, mark
+    faces: Tensor  # [F, 3]
+    parts: Tensor  # [F]
+
+
+def _draw(surfaces: _Surfaces, which: slice, plain: Numbers, scene: Scene, camera: _Camera) -> tuple[Tensor, Tensor]:
+    """Frames and cover of some of the pictures."""
+    samples = rasterise(surfaces.screen[:, which], surfaces.depth[which], surfaces.faces, surfaces.parts, camera.size,
+                        _DEPTH_EDGE)
+    samples.picture += which.start
+    colour = _shade(samples, surfaces, plain, scene, camera)
+    return _compose(samples, colour, scene[which], camera.size)
 
 
 def _topology(meshes: list[Mesh]) -> tuple[Tensor, Tensor]:
@@ -165,18 +185,17 @@ def _topology(meshes: list[Mesh]) -> tuple[Tensor, Tensor]:
     return torch.cat(faces), torch.cat(parts)
 
 
-def _shade(
-    samples: Samples, attributes: Tensor, faces: Tensor, parts: Tensor, plain: Numbers, scene: Scene, camera: _Camera
-) -> Tensor:
+def _shade(samples: Samples, surfaces: _Surfaces, plain: Numbers, scene: Scene, camera: _Camera) -> Tensor:
     """Developed colour [3, N] in [0, 1] of every sample."""
-    first, second, third = faces.T.contiguous().index_select(1, samples.face) + samples.picture * attributes.shape[2]
-    table = attributes.flatten(1)
+    corners = surfaces.faces.T.contiguous().index_select(1, samples.face)
+    first, second, third = corners + samples.picture * surfaces.depth.shape[1]
+    table = surfaces.attributes.flatten(1)
     mixed = table.index_select(1, first) * samples.weights[0]
     mixed.addcmul_(table.index_select(1, second), samples.weights[1])
     mixed.addcmul_(table.index_select(1, third), samples.weights[2])
     point, normal, albedo = mixed[:3], unit(mixed[3:6], 1e-6), mixed[6:9].clamp(min=0)
     shade, mark = mixed[9].clamp(0, 1), mixed[10:]
-    part = parts[samples.face]
+    part = surfaces.parts[samples.face]
     gloss = torch.ones_like(shade)
     pixel = 1 / (UNIT * camera.size * camera.scale)
 

@@ -88,7 +88,7 @@ def _nearby_depth(points: Tensor, x: Tensor, y: Tensor, low: float, high: float,
     index = chosen.reshape(-1).nonzero().squeeze(1).to(points.device)
     near_x, near_y, near_z = points.index_select(2, index).unsqueeze(2).unbind(0)
     away = (near_x - x[:, :, None]) ** 2 + (near_y - y[:, :, None]) ** 2
-    weight = torch.exp(-(away - away.amin(2, keepdim=True)) / (2 * 0.016**2))
+    weight = torch.exp((-(away - away.amin(2, keepdim=True)) / (2 * 0.016**2)).clamp(min=-80.0))
     return (weight * near_z).sum(2) / weight.sum(2)
 
 

@@ -51,8 +51,8 @@ def smoothstep(low: float | Tensor, high: float | Tensor, x: Tensor) -> Tensor:
 
 
 def bell(x: Tensor) -> Tensor:
-    """exp(-x^2)."""
-    return torch.exp(-x * x)
+    """exp(-x^2), at least 1e-35: processors are ten times slower where exp comes near the smallest numbers."""
+    return torch.exp((x * x).clamp(max=80.0).neg())
 
 
 def hump(x: Tensor) -> Tensor:
