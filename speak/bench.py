@@ -14,7 +14,7 @@ from typing import Any
 # what -> (module, its function of (arguments) -> rows of plain values, what it measures)
 BENCHES = {
     "ops": ("speak.bench_ops", "the operators and the whole generator"),
-    "data": ("speak.bench_data", "preparing videos beside decoding them, and reading a prepared corpus"),
+    "data": ("speak.bench_data", "preparing videos beside decoding them, reading a prepared corpus, rendering people"),
 }
 
 

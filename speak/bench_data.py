@@ -1,4 +1,5 @@
-"""`python -m speak bench data`: how fast clips are prepared, beside the decoder alone, and how fast they are read.
+"""`python -m speak bench data`: how fast clips are prepared, beside the decoder alone, how fast they are read, and how
+fast rendered people are made.
 
 All material is made on the spot: moving gradients with noise, which decodes and compresses about as a camera's picture.
 """
@@ -14,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from speak.config import FRAME_RATE, SAMPLE_RATE, ClipsConfig, sample_of_frame
+from speak.bench import median_ms
+from speak.config import EMOTIONS, FRAME_RATE, SAMPLE_RATE, ClipsConfig, sample_of_frame
 from speak.datasets.clips import IrfdPairs, SpeakWindows, SyncWindows
+from speak.datasets.rendered import RenderedData
 from speak.media.audio import write_wav
 from speak.media.ffmpeg import executable, file_argument
 from speak.media.prepared import ClipRecord, PreparedCorpus, PreparedWriter
 from speak.media.video import VideoWriter
 from speak.prepare import prepare
+from speak.synthetic.sentences import random_sentence
+from speak.synthetic.voice import random_voice, utter
 
 SIZES = ((1920, 1080), (640, 480), (256, 256))
 
@@ -29,13 +35,19 @@ SIZES = ((1920, 1080), (640, 480), (256, 256))
 def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Two tables. Preparing, a row a size: frames a second and core of ffmpeg's decoder alone (to nowhere), of
     `prepare` (given box, sound, 256x256 JPEG), and the ratio of their processor times. Reading a prepared corpus at
-    random on one core: frames a second bare and through the three stages' windows."""
+    random on one core: frames a second bare and through the three stages' windows. Then rendered people: pictures a
+    second by size with one thread and with all, and how many times faster than it lasts speech is made."""
     seconds, samples = (2.0, 150) if arguments.quick else (8.0, 600)
     with tempfile.TemporaryDirectory(prefix="speak-bench-") as name:
         folder = Path(name)
         prepared = [_prepare_speed(folder / f"{width}", width, height, seconds) for width, height in SIZES]
         read = _read_speed(folder / "corpus", 4 if arguments.quick else 16, samples)
-    return {"prepare, frames a second and core": prepared, "read at random, 256x256, frames a second and core": read}
+    return {
+        "prepare, frames a second and core": prepared,
+        "read at random, 256x256, frames a second and core": read,
+        "rendered people, pictures a second; 30 at 256 are asked of two cores": _render_speed(arguments.quick),
+        "rendered voices, one core": _voice_speed(arguments.quick),
+    }
 
 
 def moving_frames(width: int, height: int, count: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -100,6 +112,40 @@ def _read_speed(folder: Path, clips: int, samples: int, frames: int = 150) -> li
         seconds = _processor_time(lambda d=data, n=count: [d[index] for index in range(n)])
         rows.append({"what": name, "frames/s": round(each * count / seconds)})
     return rows
+
+
+def _render_speed(quick: bool) -> list[dict[str, Any]]:
+    threads, rows = torch.get_num_threads(), []
+    for size, count in ((256, 4), (128, 8), (64, 16)):
+        data = RenderedData("irfd", size=size)
+        drawn = data.draw(range(count if quick else 2 * count))
+        pictures = len(drawn.pictures or ())
+        row: dict[str, Any] = {"size": size}
+        try:
+            for used in sorted({1, threads}):
+                torch.set_num_threads(used)
+                milliseconds = median_ms(lambda d=data, n=drawn: d.render(n), 1 if quick else 5)
+                row[f"{used} thread{'s' * (used > 1)}"] = round(1e3 * pictures / milliseconds)
+        finally:
+            torch.set_num_threads(threads)
+        rows.append(row)
+    return rows
+
+
+def _voice_speed(quick: bool) -> list[dict[str, Any]]:
+    generator = np.random.default_rng(0)
+    weights = np.eye(len(EMOTIONS), dtype=np.float32)[EMOTIONS.index("happy")]
+    sentences = [random_sentence(generator, 4.0) for _ in range(2 if quick else 10)]
+    lasted = 0.0
+
+    def speak() -> None:
+        nonlocal lasted
+        for number, sentence in enumerate(sentences):
+            utterance = utter(sentence, random_voice(np.random.default_rng(number)), weights, (number,))
+            lasted += len(utterance.waveform(0, round(utterance.phones.seconds * SAMPLE_RATE))) / SAMPLE_RATE
+
+    taken = _processor_time(speak)
+    return [{"voice": "formants", "times as fast as it lasts": round(lasted / taken)}]
 
 
 def _processor_time(call: Callable[[], object]) -> float:

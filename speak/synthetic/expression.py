@@ -13,9 +13,6 @@ from speak.config import EMOTIONS
 # Strength of an emotion at MEAD's levels 1, 2 and 3.
 LEVEL_STRENGTH = (0.45, 0.72, 1.0)
 
-# The speaking mouth, each 0 to 1: jaw open, corners stretched, lips rounded and protruded, lips pressed together,
-# lower lip under the upper teeth, tongue between the teeth.
-MOUTH_NAMES = ("open", "wide", "round", "press", "tuck", "tongue")
 EYE_NAMES = ("blink_left", "blink_right", "gaze_x", "gaze_y")  # left and right of the image, gaze to its right and up
 
 ACTIONS = (
@@ -50,7 +47,7 @@ def actions_of(emotion_weights: Tensor) -> dict[str, Tensor]:  # [B, 8] strength
 def decode_expression(
     person: dict[str, Tensor],  # of decode_identity
     emotion_weights: Tensor,  # [B, 8], rows sum to 1 at most
-    mouth: Tensor,  # [B, 6] in [0, 1], MOUTH_NAMES
+    mouth: Tensor,  # [B, 6] in [0, 1], MOUTH_NAMES of phones.py
     eyes: Tensor,  # [B, 4], EYE_NAMES
 ) -> dict[str, Tensor]:
     """Where lips, lids and brows are: offsets and openings in head units, each [B]."""

@@ -110,7 +110,7 @@ def render(
     identity: Tensor,  # [B, K] in [0, 1], IDENTITY_NAMES
     pose: Tensor,  # [B, 6] POSE_NAMES: degrees; x to the right and y down in image widths, scale 1 is the usual size
     emotion_weights: Tensor,  # [B, 8] strengths in the order of EMOTIONS, rows sum to 1 at most
-    mouth: Tensor,  # [B, 6] in [0, 1], MOUTH_NAMES
+    mouth: Tensor,  # [B, 6] in [0, 1], MOUTH_NAMES of phones.py
     eyes: Tensor,  # [B, 4] EYE_NAMES: blinks in [0, 1], gaze in [-1, 1]
     scene: Scene,
     size: int = 256,

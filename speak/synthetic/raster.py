@@ -81,26 +81,44 @@ def rasterise(
     bx, by, bc = (y2 - y0) * inverse, (x0 - x2) * inverse, (x2 * y0 - x0 * y2) * inverse
     z0, z1 = z0 - z2, z1 - z2
     planes = torch.stack([ax, ay, ac, bx, by, bc, origin_x, origin_y])
-    table = torch.stack([
-        ax, ay, ac, bx, by, bc, ax * z0 + bx * z1, ay * z0 + by * z1, ac * z0 + bc * z1 + z2,
-        first_x - origin_x, own(last_x) - origin_x, first_y - origin_y,
-    ])  # fmt: skip
+    zx, zy, zc = ax * z0 + bx * z1, ay * z0 + by * z1, ac * z0 + bc * z1 + z2
 
-    # Every row of every triangle: the columns that may lie inside, from its three edges.
-    lines, start = _expand((own(last_y) - first_y + 1).long())
-    ax, ay, ac, bx, by, bc, zx, zy, zc, low, top, row = table.index_select(1, lines).unbind(0)
-    row = row + (torch.arange(lines.numel(), device=device) - start.index_select(0, lines)).to(row.dtype)
-    odd = torch.remainder(row, 2)
-    y, x = row + 0.5, 0.5 + 2 * _TILT * odd - _TILT  # the row's height and where its column 0 lies
-    ac, bc, zc = ac + ay * y + ax * x, bc + by * y + bx * x, zc + zy * y + zx * x
+    # Every row of every triangle: the columns that may lie inside, from its three edges, rather too many than too few.
+    # Each edge's border is a linear function of the row; `low` and `top` are it where the edge is one's own, else far.
+    leans, lows, tops = [], [], []
     for slope, rise, value in ((ax, ay, ac), (bx, by, bc), (-ax - bx, -ay - by, 1 - ac - bc)):
-        reach = (-(value + rise.abs() * _TILT + 1e-4) / slope).clamp(-1e6, 1e6)
-        low = torch.where(slope > 1e-9, torch.maximum(low, reach.ceil()), low)
-        top = torch.where(slope < -1e-9, torch.minimum(top, reach.floor()), top)
-    counts = (top - low + 1).clamp(min=0).long()
-    base = ((picture * size + (origin_y / 2).long()) * size + (origin_x / 2).long()).index_select(0, lines)
-    base = base + (row / 2).floor().long() * size
-    quarter = odd.long() * (2 * batch * size * size)  # the four samples of a pixel lie in four planes of the buffer
+        upright = slope.abs() * 100 > rise.abs()
+        divisor = slope + (~upright).to(slope.dtype)
+        lean = -rise / divisor * upright
+        border = 0.5 * lean + _TILT - 0.5 - (value + rise.abs() * _TILT + 1e-4) / divisor
+        leans.append(lean)
+        lows.append(torch.where(upright & (slope > 0), border - 0.02, -1e6))
+        tops.append(torch.where(upright & (slope < 0), border + 0.02, 1e6))
+    lines, start = _expand((own(last_y) - first_y + 1).long())
+
+    def of_line(value: Tensor) -> Tensor:
+        return value.index_select(0, lines)
+
+    row = torch.arange(lines.numel(), device=device, dtype=ax.dtype)
+    row += of_line(first_y - origin_y - start.to(ax.dtype))
+    half_row = (row / 2).floor()
+    odd = row - 2 * half_row
+    y, x = row + 0.5, 0.5 + 2 * _TILT * odd - _TILT  # the row's height and where its column 0 lies
+    low = top = None
+    for lean, least, most in zip(leans, lows, tops, strict=True):
+        reach = of_line(lean).mul_(row)
+        first, last = of_line(least).add_(reach), of_line(most).add_(reach)
+        low, top = (first, last) if low is None else (torch.maximum(low, first), torch.minimum(top, last))
+    shift = 2 * _TILT * odd
+    low = torch.maximum(low.sub_(shift).ceil_(), of_line(first_x - origin_x))
+    top = torch.minimum(top.sub_(shift).floor_(), of_line(own(last_x) - origin_x))
+    counts = (top - low + 1).clamp_(min=0).long()
+    ax, ay, bx, by, zx, zy = map(of_line, (ax, ay, bx, by, zx, zy))
+    ac, bc, zc = (of_line(value) + rise * y + slope * x
+                  for slope, rise, value in ((ax, ay, ac), (bx, by, bc), (zx, zy, zc)))
+    corner = ((picture.int() * size + (origin_y / 2).int()) * size + (origin_x / 2).int())
+    base = of_line(corner) + half_row.int() * size
+    base += odd.int() * (2 * batch * size * size)  # the four samples of a pixel lie in four planes of the buffer
 
     # Every sample: is it inside, and how deep? Odd columns are shifted down by twice the tilt.
     spans, start = _expand(counts)
@@ -121,9 +139,9 @@ def rasterise(
     key = across(zx, zy, zc).clamp_(0, 2 * _DEEPEST * _LEVELS).long() << 32
     key += name.index_select(0, lines).index_select(0, spans)
     key += outside.long() * _FAR
-    place = (base + quarter).index_select(0, spans) + half.long() + odd.long() * (batch * size * size)
+    place = base.index_select(0, spans) + half.int() + odd.int() * (batch * size * size)
     buffer = torch.full((4 * batch * size * size,), _FAR, dtype=torch.int64, device=device)
-    buffer.scatter_reduce_(0, place, key, "amin")
+    buffer.scatter_reduce_(0, place.long(), key, "amin")
     return _resolve(buffer.reshape(4, -1), size, picture, face, planes, int(step * _LEVELS) << 32)
 
 
