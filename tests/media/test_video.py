@@ -60,8 +60,7 @@ def test_flash_and_click_stay_together(tmp_path: Path, rate: str) -> None:
     seen = flashes(np.array([frame.mean() for frame in frames_of(video)]), 30)
     heard = clicks(read_audio(video), 16000)
     assert len(seen) == len(heard) == 4
-    # half a frame of ours and half a frame of the source, which draws the flash at its own frames
-    assert np.abs(seen - heard).max() <= 1 / 60 + 0.5 / float(Fraction(rate)) + 1e-3
+    assert np.abs(seen - heard).max() <= 1 / 60 + 1e-3  # half a frame; AAC smears the click by a millisecond
 
 
 @pytest.mark.long
@@ -80,8 +79,7 @@ def test_an_hour_does_not_drift(tmp_path: Path, rate: str) -> None:
     assert len(seen) == len(heard) == 12
     apart = seen - np.array(heard)
     print(f"{rate}: {len(brightness)} frames, {seconds:.4f} s of sound, apart {1e3 * apart} ms")
-    assert np.abs(apart).max() <= 1 / 60 + 0.5 / float(Fraction(rate)) + 1e-3
-    assert abs(apart[-1] - apart[0]) <= 1 / 60 + 0.5 / float(Fraction(rate))  # no more at the end than at the start
+    assert np.abs(apart).max() <= 1 / 60 + 1e-3
 
 
 def test_sound_that_starts_late_in_its_file_is_put_where_it_belongs(tmp_path: Path) -> None:
