@@ -70,7 +70,8 @@ class Detector(Protocol):
 
 def has_dlib() -> bool:
     """True where the `faces` extra is installed."""
-    return importlib.util.find_spec("dlib") is not None
+    spec = importlib.util.find_spec("dlib")
+    return spec is not None and spec.origin is not None  # a mere folder of that name is none
 
 
 @functools.lru_cache(maxsize=1)
