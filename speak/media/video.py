@@ -95,8 +95,9 @@ class VideoReader:
             run_up = int(rate)
             seek = ["-ss", f"{float(Fraction(start - run_up) / Fraction(rate)):.6f}"]
             start = run_up
-        # damaged time stamps that lie years ahead would be filled up within ffmpeg, in memory, before a frame comes out
-        filters = [f"trim=end={float(longest_seconds(self.path)) + 1:.3f}", f"fps={rate}:start_time=0:round=near"]
+        # The fps filter would fill up to damaged time stamps that lie years ahead, in memory, before a frame comes out.
+        latest = longest_seconds(self.path) + 2
+        filters = [f"setpts='if(gt(PTS*TB,{latest:.0f}),{latest:.0f}/TB,PTS)'", f"fps={rate}:start_time=0:round=near"]
         if start or frames is not None:
             end = "" if frames is None else f":end_frame={start + frames}"
             filters += [f"trim=start_frame={start}{end}", "setpts=PTS-STARTPTS"]
