@@ -14,6 +14,8 @@ FLOORS = {
     "speak.errors": 0,
     "speak.version": 0,
     "speak.config": 0,
+    "speak.config_models": 0,
+    "speak.config_training": 0,
     "speak.allocator": 0,
     "speak.ops": 0,
     "speak.media": 0,
@@ -31,7 +33,10 @@ FLOORS = {
     "speak.prepare": 3,
     "speak.animate": 3,
     "speak.adapt": 3,
+    "speak.clip_generation": 3,
     "speak.disentanglement": 3,
+    "speak.disentanglement_exchanges": 3,
+    "speak.disentanglement_probes": 3,
     "speak.evaluate": 3,
     "speak.bench": 4,
     "speak.bench_data": 4,
@@ -42,7 +47,7 @@ FLOORS = {
     "speak": 4,
 }
 # Seen by every room: they import nothing of the project but each other.
-BASEMENT = {"speak.errors", "speak.version", "speak.config"}
+BASEMENT = {"speak.errors", "speak.version", "speak.config", "speak.config_models", "speak.config_training"}
 
 
 def room_of(module: str) -> str:

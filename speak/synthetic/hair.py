@@ -7,12 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from speak.synthetic.detail import Detail
 from speak.synthetic.identity import HAIR_STYLES
 from speak.synthetic.parts import HAIR, HAIR_INSIDE, Mesh
-from speak.synthetic.shapes import Numbers, bell, grid_faces, grid_normals, mix, smoothstep
+from speak.synthetic.shapes import Numbers, bell, grid_faces, grid_normals, mix, smoothstep, unit
 from speak.synthetic.surface import skull
-
-HAIR_ROWS, HAIR_COLUMNS = 34, 81
 
 # line, side, nape: station where hair ends in front, before the ear, at the neck. top, sides, front: thickness.
 # end: thickness left at the front edge (a fringe). length: how far it hangs. open: angle where hanging begins.
@@ -74,14 +73,15 @@ def hairline(style: dict[str, Tensor], angle: Tensor) -> Tensor:  # angle: [1 or
     return mix(s, style["nape"], smoothstep(1.75, 2.35, a))
 
 
-def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
+def hair(face: Numbers, stations: Tensor, detail: Detail) -> list[Mesh]:  # face: [B]
     """The shell, its inside, and a bun or tail."""
     count, device = stations.shape[0], stations.device
+    rows, columns = detail.hair_rows, detail.hair_columns
     style = style_numbers(face)
-    k = torch.linspace(-1, 1, HAIR_COLUMNS, device=device)
+    k = torch.linspace(-1, 1, columns, device=device)
     angle = math.pi * (0.80 * k + 0.20 * k**3)
-    v = torch.linspace(0, 1 + 1 / (HAIR_ROWS - 2), HAIR_ROWS, device=device).clamp(max=1)
-    rim = (torch.arange(HAIR_ROWS, device=device) == HAIR_ROWS - 1)[None, :, None]  # a last row closes the edge
+    v = torch.linspace(0, 1 + 1 / (rows - 2), rows, device=device).clamp(max=1)
+    rim = (torch.arange(rows, device=device) == rows - 1)[None, :, None]  # a last row closes the edge
     wide_angle = angle[None]
     end = hairline(style, wide_angle)  # [B, C]
     hang = smoothstep(style["open"] - 0.16, style["open"] + 0.16, wide_angle.abs()) * (style["length"] > 0)
@@ -91,35 +91,35 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     drop = ((v - split) / (1 - split)).clamp(min=0)[:, None]
     s = knee[:, None] * grow + (end - knee)[:, None] * drop  # [B, R, C]
     s_hang = knee[:, None] * grow
-    flat = (count, HAIR_ROWS * HAIR_COLUMNS)
-    turns = wide_angle[:, None].expand(count, HAIR_ROWS, -1)
-    ends = drop.expand(-1, HAIR_COLUMNS)[None]
+    flat = (count, rows * columns)
+    turns = wide_angle[:, None].expand(count, rows, -1)
+    ends = drop.expand(-1, columns)[None]
 
     def cell(name: str) -> Tensor:
         return style[name].unsqueeze(2)
 
-    along = torch.where(cell("length") > 0, mix(s / end[:, None], grow.expand(-1, HAIR_COLUMNS)[None] * 0.8,
+    along = torch.where(cell("length") > 0, mix(s / end[:, None], grow.expand(-1, columns)[None] * 0.8,
                                                 hang[:, None]), s / end[:, None])
-    scalp = skull(stations, s.reshape(flat), turns.reshape(flat)).reshape(count, HAIR_ROWS, HAIR_COLUMNS, 3)
+    scalp = skull(stations, s.reshape(flat), turns.reshape(flat)).reshape(3, count, rows, columns)
     knee_point = skull(stations, s_hang.reshape(flat), turns.reshape(flat)).reshape(scalp.shape)
-    base = mix(scalp, knee_point, hang[:, None, :, None])
-    centre = torch.tensor([0.0, 0.10, -0.14], device=device)
-    out = torch.nn.functional.normalize(base - centre, dim=-1)
+    base = mix(scalp, knee_point, hang[:, None])
+    centre = torch.tensor([0.0, 0.10, -0.14], device=device)[:, None, None, None]
+    out = unit(base - centre)
 
     # Thickness: top, sides, a lift in front; thin at the edge; ridges and curls.
-    upward = smoothstep(0.15, 0.85, out[..., 1])
-    ahead = smoothstep(0.1, 0.85, out[..., 2]) * smoothstep(0.0, 0.5, out[..., 1])
+    upward = smoothstep(0.15, 0.85, out[1])
+    ahead = smoothstep(0.1, 0.85, out[2]) * smoothstep(0.0, 0.5, out[1])
     thick = mix(cell("sides"), cell("top"), upward)
     thick = mix(thick, cell("front"), ahead)
-    lean = cell("sweep") * base[..., 0]
-    thick = thick * (1 + 0.75 * lean * smoothstep(0.2, 0.7, out[..., 1]))
+    lean = cell("sweep") * base[0]
+    thick = thick * (1 + 0.75 * lean * smoothstep(0.2, 0.7, out[1]))
     close = 1 - along.clamp(0, 1) ** 5
     edge = mix(cell("end"), torch.full_like(cell("end"), 0.0), smoothstep(0.85, 1.2, turns.abs()))
     thick = torch.where(thick > 0, edge + (thick - edge) * close, thick)
     thick = mix(thick, cell("sides") * (1 - 0.25 * ends), hang[:, None])
     thick = torch.where(rim, mix(torch.full_like(thick, -0.06), thick, hang[:, None]), thick)
-    groove = cell("part") * bell((base[..., 0] - cell("part_x")) / 0.045) * smoothstep(0.45, 0.75, base[..., 1]) * (
-        base[..., 2] > -0.4)
+    groove = cell("part") * bell((base[0] - cell("part_x")) / 0.045) * smoothstep(0.45, 0.75, base[1]) * (
+        base[2] > -0.4)
     thick = (thick - groove).clamp(min=-0.06)
     swirl = turns + cell("sweep") * 0.5 * s / 3
     strand_wave = cell("wave") * torch.sin(11 * swirl + 2.5 * torch.sin(3 * turns)) * 0.45
@@ -127,59 +127,57 @@ def hair(face: Numbers, stations: Tensor) -> list[Mesh]:  # face: [B]
     curls = torch.sin(16 * turns + 3.1 * torch.sin(s * 1.9))
     curls = curls * torch.sin(3.6 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
     curls = curls * smoothstep(0.02, 0.1, thick) * cell("curl")
-    points = base + out * (thick + strand_wave + curls).unsqueeze(-1)
+    points = base + out * (thick + strand_wave + curls)
 
     # Hanging: straight down from the knee, waving, the ends turned in or out.
     fall = ends * hang[:, None]
     shorter = 1 - 0.10 * bell((turns.abs() - cell("open")) / 0.5)
-    y = points[..., 1] - fall * cell("length") * shorter
-    flow = torch.stack([torch.sin(turns), torch.zeros_like(turns), torch.cos(turns)], -1)
+    y = points[1] - fall * cell("length") * shorter
+    flow = torch.stack([torch.sin(turns), torch.zeros_like(turns), torch.cos(turns)])
     bulge = 0.06 * torch.sin(math.pi * fall.clamp(0, 1)) - cell("tuck") * fall**3
     bulge = bulge + fall * cell("curl") * 1.4 * torch.sin(9 * fall + 2 * torch.sin(4 * turns))
     bulge = bulge + 0.020 * fall * torch.sin(17 * turns + 2 * fall)
-    points = torch.stack([points[..., 0], y, points[..., 2]], -1) + flow * bulge.unsqueeze(-1)
-    back = smoothstep(0.0, -0.3, points[..., 2]) * fall
-    points = points + torch.stack([torch.zeros_like(back), torch.zeros_like(back), 0.12 * back], -1)
+    x, y, z = (torch.stack([points[0], y, points[2]]) + flow * bulge).unbind(0)
+    points = torch.stack([x, y, z + 0.12 * (smoothstep(0.0, -0.3, z) * fall)])
 
     normals = grid_normals(points)
-    normals = torch.cat([out[:, :1], normals[:, 1:]], 1).reshape(count, -1, 3)  # the crown is one point
+    normals = torch.cat([out[:, :, :1], normals[:, :, 1:]], 2).flatten(2)  # the crown is one point
     strand = (swirl * 1.0 + 0.06 * fall).reshape(count, -1)
     shade = (0.62 + 0.38 * smoothstep(0.0, 0.10, thick)) * (1 - 0.25 * fall) * (1 - 0.5 * (groove > 0) * groove / 0.08)
     shade = shade * (0.86 + 0.14 * (strand_wave + curls) / (cell("wave") * 0.45 + cell("curl")))
-    mark = torch.stack([strand, (s / 6 + fall).reshape(count, -1)], -1)
-    albedo = face.hair[:, None].expand(-1, flat[1], -1)
-    follow = (1 - 0.75 * smoothstep(-0.9, -1.6, points[..., 1])).reshape(count, -1)
-    faces = grid_faces(HAIR_ROWS, HAIR_COLUMNS)
-    flat_points = points.reshape(count, -1, 3)
+    mark = torch.stack([strand, (s / 6 + fall).reshape(count, -1)])
+    albedo = face.hair.T.unsqueeze(2).expand(-1, -1, flat[1])
+    follow = (1 - 0.75 * smoothstep(-0.9, -1.6, points[1])).reshape(count, -1)
+    faces = grid_faces(rows, columns)
+    flat_points = points.flatten(2)
     shell = Mesh(flat_points, normals, albedo, shade.reshape(count, -1), mark, follow, faces, HAIR)
-    hanging = (style["length"] > 0).unsqueeze(2)
+    hanging = style["length"] > 0
     inside = Mesh(torch.where(hanging, flat_points, torch.zeros_like(flat_points)), -normals, albedo * 0.5,
                   shade.reshape(count, -1) * 0.35, mark, follow, faces[:, [0, 2, 1]], HAIR_INSIDE)
-    return [shell, inside, _bun(face)]
+    return [shell, inside, _bun(face, *detail.bun)]
 
 
-def _bun(face: Numbers) -> Mesh:
+def _bun(face: Numbers, rows: int, columns: int) -> Mesh:
     """A ball on the crown, or a tail behind; nothing for other styles."""
     count, device = face.age.shape[0], face.age.device
-    polar = torch.linspace(0.02, math.pi - 0.02, 15, device=device)[:, None]
-    turn = torch.linspace(-math.pi, math.pi, 25, device=device)[None]
-    unit = torch.stack([torch.sin(polar) * torch.sin(turn), torch.cos(polar).expand(-1, 25),
-                        torch.sin(polar) * torch.cos(turn)], -1)
+    polar = torch.linspace(0.02, math.pi - 0.02, rows, device=device)[:, None]
+    turn = torch.linspace(-math.pi, math.pi, columns, device=device)[None]
+    ball = torch.stack([torch.sin(polar) * torch.sin(turn), torch.cos(polar).expand(-1, columns),
+                        torch.sin(polar) * torch.cos(turn)])
     on_top = (face.hair_kind == HAIR_STYLES.index("bun")).to(face.age.dtype)
     behind = (face.hair_kind == HAIR_STYLES.index("tied_back")).to(face.age.dtype)
     grow = 0.8 + 0.4 * face.hair_volume
     high = face.hair_length
     zero = torch.zeros_like(grow)
-    middle = on_top[:, None] * torch.stack([zero, 1.22 - 0.35 * high, -0.28 - 0.75 * high], 1)
-    middle = middle + behind[:, None] * torch.stack([zero, -0.25 + zero, -1.20 + zero], 1)
-    size = on_top[:, None] * torch.stack([0.33 * grow, 0.28 * grow, 0.31 * grow], 1)
-    size = size + behind[:, None] * torch.stack([0.24 * grow, 0.75 * grow, 0.22 * grow], 1)
+    middle = on_top * torch.stack([zero, 1.22 - 0.35 * high, -0.28 - 0.75 * high])
+    middle = middle + behind * torch.stack([zero, -0.25 + zero, -1.20 + zero])
+    size = on_top * torch.stack([0.33 * grow, 0.28 * grow, 0.31 * grow])
+    size = size + behind * torch.stack([0.24 * grow, 0.75 * grow, 0.22 * grow])
     twist = 1 + 0.05 * torch.sin(7 * turn + 5 * polar)
-    points = middle[:, None, None] + size[:, None, None] * (unit * twist.unsqueeze(-1))
-    normals = grid_normals(points).reshape(count, -1, 3)
-    flat = points.reshape(count, -1, 3)
-    mark = torch.stack([(turn * 0.8 + polar * 0.6), polar.expand(-1, 25)], -1).reshape(1, -1, 2).expand(count, -1, -1)
+    points = middle[:, :, None, None] + size[:, :, None, None] * (ball * twist)[:, None]
+    normals = grid_normals(points).flatten(2)
+    flat = points.flatten(2)
+    mark = torch.stack([(turn * 0.8 + polar * 0.6), polar.expand(-1, columns)]).reshape(2, 1, -1).expand(-1, count, -1)
     shade = (0.80 + 0.20 * torch.sin(7 * turn + 5 * polar)).reshape(1, -1).expand(count, -1)
-    ones = torch.ones(flat.shape[1], device=device)
-    return Mesh(flat, normals, face.hair[:, None].expand(-1, flat.shape[1], -1), shade, mark, ones,
-                grid_faces(15, 25), HAIR)
+    albedo = face.hair.T.unsqueeze(2).expand(-1, -1, flat.shape[2])
+    return Mesh(flat, normals, albedo, shade, mark, None, grid_faces(rows, columns), HAIR)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from speak.synthetic.features import Lips, eye_place, lids, lower_teeth_edge, upper_teeth_edge
-from speak.synthetic.paint import blend
-from speak.synthetic.shapes import Numbers, bell, cover, mix, smoothstep
+from speak.synthetic.paint import rgb
+from speak.synthetic.shapes import Numbers, bell, cover, length, mix, smoothstep, unit
 from speak.synthetic.surface import eyeball_radius, eyeball_z
 
 
 def paint_eyes(
     face: Numbers, point: Tensor, view: Tensor, light: Tensor, pixel: Tensor
-) -> tuple[Tensor, Tensor]:  # view, light: [N, 3] unit, in the head's frame
-    """Colour [N, 3] and cover [N] of the eyeball between the lids: white, iris, pupil, highlights, lid's shadow."""
-    x, y, z = point.unbind(1)
+) -> tuple[Tensor, Tensor]:  # point, view, light: [3, N], unit, in the head's frame
+    """Colour [3, N] and cover [N] of the eyeball between the lids: white, iris, pupil, highlights, lid's shadow."""
+    x, y, z = point.unbind(0)
     u = eye_place(face, x)
     upper, lower = lids(face, x, u.clamp(-1, 1))
     slope = 1 / (1 + 1.2 * u * u).sqrt()
@@ -26,60 +26,59 @@ def paint_eyes(
     alpha = cover(inside, pixel) * cover((1 - u.abs()) * face.eye_half, pixel) * (z > 0)
 
     radius = eyeball_radius(face)
-    start = torch.stack([x - x.sign() * face.eye_x, y, z - eyeball_z(face)], 1)
-    along = (start * view).sum(1)
-    root = (along * along - (start * start).sum(1) + radius * radius).clamp(min=0).sqrt()
-    normal = torch.nn.functional.normalize(start + (root - along).unsqueeze(1) * view, dim=1, eps=1e-6)
-    gaze = torch.nn.functional.normalize(
-        torch.stack([0.42 * face.gaze_x - 0.02 * x.sign(), 0.30 * face.gaze_y, torch.ones_like(x)], 1), dim=1)
+    start = torch.stack([x - x.sign() * face.eye_x, y, z - eyeball_z(face)])
+    along = (start * view).sum(0)
+    root = (along * along - (start * start).sum(0) + radius * radius).clamp(min=0).sqrt()
+    normal = unit(start + (root - along) * view, 1e-6)
+    gaze = unit(torch.stack([0.42 * face.gaze_x - 0.02 * x.sign(), 0.30 * face.gaze_y, torch.ones_like(x)]))
     away = normal - gaze
-    chord = away.norm(dim=1) * radius
+    chord = length(away) * radius
     iris_radius = 0.565 * face.eye_half
     r = chord / iris_radius
     soft = pixel / iris_radius
 
-    white = torch.tensor([0.86, 0.86, 0.85], device=x.device).expand(x.shape[0], 3)
+    white = rgb(0.86, 0.86, 0.85, x).expand(3, x.shape[0])
     inner = smoothstep(-0.70, -1.0, u)
-    white = blend(white, torch.tensor([0.75, 0.42, 0.38], device=x.device), 0.75 * inner)
-    white = white * (0.74 + 0.26 * (normal * light).sum(1).clamp(0, 1)).unsqueeze(1)
-    white = white * (1 - 0.22 * smoothstep(0.4, 1.0, u.abs())).unsqueeze(1)
-    low = (-away[:, 1] * radius / iris_radius).clamp(-1, 1)
-    iris = face.iris * (0.62 + 0.75 * smoothstep(-0.6, 0.95, low) + 0.25 * smoothstep(0.8, 0.35, r)).unsqueeze(1)
-    angle = torch.atan2(away[:, 1], away[:, 0])
-    iris = iris * (1 + 0.10 * torch.sin(17 * angle) * smoothstep(0.3, 0.6, r)).unsqueeze(1)
-    iris = iris * (1 - 0.72 * smoothstep(0.72, 1.0, r)).unsqueeze(1)
-    colour = blend(white, iris, cover(1 - r, soft))
-    colour = blend(colour, torch.full_like(colour, 0.004), cover(0.47 - r, soft + 0.05))
+    white = mix(white, rgb(0.75, 0.42, 0.38, x), 0.75 * inner)
+    white = white * (0.74 + 0.26 * (normal * light).sum(0).clamp(0, 1))
+    white = white * (1 - 0.22 * smoothstep(0.4, 1.0, u.abs()))
+    low = (-away[1] * radius / iris_radius).clamp(-1, 1)
+    iris = face.iris * (0.62 + 0.75 * smoothstep(-0.6, 0.95, low) + 0.25 * smoothstep(0.8, 0.35, r))
+    angle = torch.atan2(away[1], away[0])
+    iris = iris * (1 + 0.10 * torch.sin(17 * angle) * smoothstep(0.3, 0.6, r))
+    iris = iris * (1 - 0.72 * smoothstep(0.72, 1.0, r))
+    colour = mix(white, iris, cover(1 - r, soft))
+    colour = mix(colour, torch.full_like(colour, 0.004), cover(0.47 - r, soft + 0.05))
 
     drop = upper - y
     shade = smoothstep(0.075, 0.0, drop) * 0.62 + 0.12 * smoothstep(0.03, 0.0, y - lower)
-    colour = colour * (1 - shade).unsqueeze(1)
-    cornea = torch.nn.functional.normalize(normal + 0.55 * away * cover(1.1 - r, soft + 0.2).unsqueeze(1), dim=1)
-    half = torch.nn.functional.normalize(light + view, dim=1)
-    spot = cover(0.135 - (cornea - half).norm(dim=1), pixel / radius * 1.6)
-    mirrored = half * torch.tensor([-1.0, -1.0, 1.0], device=x.device)
-    glint = cover(0.085 - (cornea - mirrored).norm(dim=1), pixel / radius * 2.2)
-    colour = blend(colour, 1.0, 0.95 * spot * smoothstep(0.0, 0.02, drop))
-    colour = blend(colour, 1.0, 0.28 * glint)
+    colour = colour * (1 - shade)
+    cornea = unit(normal + 0.55 * away * cover(1.1 - r, soft + 0.2))
+    half = unit(light + view)
+    spot = cover(0.135 - length(cornea - half), pixel / radius * 1.6)
+    mirrored = half * rgb(-1.0, -1.0, 1.0, x)
+    glint = cover(0.085 - length(cornea - mirrored), pixel / radius * 2.2)
+    colour = mix(colour, 1.0, 0.95 * spot * smoothstep(0.0, 0.02, drop))
+    colour = mix(colour, 1.0, 0.28 * glint)
     return colour, alpha
 
 
 def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
-    """Colour [N, 3] and cover [N] of what shows between the lips: cavity, teeth, tongue, each at its own depth."""
-    x, y, z = point.unbind(1)
+    """Colour [3, N] and cover [N] of what shows between the lips: cavity, teeth, tongue, each at its own depth."""
+    x, y, z = point.unbind(0)
     lips = Lips(face, x)
     gap = torch.minimum(lips.upper_inner - y, y - lips.lower_inner)
     narrow = cover((1 - lips.u.abs()) * face.mouth_half, pixel)
     alpha = cover(gap - 0.002, pixel) * narrow * (z > 0.2)
 
     def at(depth: float) -> tuple[Tensor, Tensor]:
-        back = depth / view[:, 2].clamp(min=0.4)
-        return x - view[:, 0] * back, y - view[:, 1] * back
+        back = depth / view[2].clamp(min=0.4)
+        return x - view[0] * back, y - view[1] * back
 
     deep_x, deep_y = at(0.16)
     height = ((deep_y - face.mouth_y + face.jaw * 0.5) / (face.jaw + 0.06))
-    cavity = torch.tensor([0.100, 0.022, 0.022], device=x.device).expand(x.shape[0], 3)
-    cavity = cavity * (1 - 0.7 * bell((deep_x - face.mouth_x) / 0.16) * bell(height / 0.7)).unsqueeze(1)
+    cavity = rgb(0.100, 0.022, 0.022, x)
+    cavity = cavity * (1 - 0.7 * bell((deep_x - face.mouth_x) / 0.16) * bell(height / 0.7))
 
     # Tongue: lies on the floor of the mouth, comes up between the teeth for th.
     tongue_x, tongue_y = at(0.09)
@@ -90,8 +89,8 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     crown = top - 0.07 * across * across - 0.010 * bell(across / 0.10) * (1 - face.tongue)
     tongue = cover(crown - tongue_y, pixel * 1.5) * cover((1.05 - across.abs()) * wide, pixel * 2)
     round_shade = 0.62 + 0.45 * smoothstep(0.0, 0.07, crown - tongue_y) - 0.25 * bell(across / 0.10)
-    flesh = torch.tensor([0.60, 0.17, 0.17], device=x.device) * round_shade.unsqueeze(1)
-    flesh = flesh * mix(0.62, 1.05, face.tongue).unsqueeze(1)
+    flesh = rgb(0.60, 0.17, 0.17, x) * round_shade
+    flesh = flesh * mix(0.62, 1.05, face.tongue)
 
     # Teeth: two bows, the upper fixed to the skull, the lower to the jaw.
     tooth_x, tooth_y = at(0.045)
@@ -104,18 +103,18 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     up = up * cover((1 - arch.abs()) * 0.3, pixel)
     low_edge = lower_teeth_edge(face)
     down = cover(low_edge - 0.3 * bow - nick - tooth_y, pixel) * cover((0.86 - arch.abs()) * 0.3, pixel)
-    ivory = torch.tensor([0.88, 0.84, 0.78], device=x.device)
+    ivory = rgb(0.88, 0.84, 0.78, x)
     seam = 1 - 0.10 * bell((torch.minimum(gaps, 1 - gaps)) / 0.05)
-    tooth = ivory * (fade * seam * (1 - 0.72 * face.rounded * (1 - face.tongue))).unsqueeze(1)
+    tooth = ivory * (fade * seam * (1 - 0.72 * face.rounded * (1 - face.tongue)))
 
     colour = cavity
     behind = 1 - face.tongue
-    colour = blend(colour, flesh, tongue * behind)
-    colour = blend(colour, tooth * 0.80, down)
-    colour = blend(colour, tooth, up)
-    colour = blend(colour, flesh, tongue * (1 - behind))
+    colour = mix(colour, flesh, tongue * behind)
+    colour = mix(colour, tooth * 0.80, down)
+    colour = mix(colour, tooth, up)
+    colour = mix(colour, flesh, tongue * (1 - behind))
     room = ((lips.upper_inner - lips.lower_inner) / 0.10).clamp(0.25, 1)
     shade = 0.60 * room * smoothstep(0.050, 0.0, (lips.upper_inner - y) / room) + 0.25 * room * smoothstep(
         0.03, 0.0, y - lips.lower_inner)
     shade = shade + 0.5 * smoothstep(0.65, 1.0, lips.u.abs())
-    return colour * (1 - shade.clamp(0, 0.9)).unsqueeze(1), alpha
+    return colour * (1 - shade.clamp(0, 0.9)), alpha

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from speak.synthetic.features import Lips, brow, brow_place, eye_place, lids
-from speak.synthetic.shapes import Numbers, bell, cover, smoothstep
+from speak.synthetic.shapes import Numbers, bell, cover, mix, put, smoothstep
 from speak.synthetic.surface import fold_line
 
 
-def blend(under: Tensor, over: Tensor | float, amount: Tensor) -> Tensor:  # [N, 3], [N, 3] or number, [N]
-    return under + (over - under) * amount.unsqueeze(1)
+def rgb(red: float, green: float, blue: float, like: Tensor) -> Tensor:
+    """A colour as [3, 1] that meets [3, N], on the device of `like`."""
+    return torch.tensor([[red], [green], [blue]], device=like.device)
 
 
 def paint_skin(
     faces: Numbers,  # plain, [B]
     owner: Tensor,  # [N] whose face each sample is of
-    point: Tensor,  # [N, 3] in the head's frame
-    albedo: Tensor,  # [N, 3]
+    point: Tensor,  # [3, N] in the head's frame
+    albedo: Tensor,  # [3, N]
     gloss: Tensor,  # [N]
     pixel: Tensor,  # [N] width of a pixel in head units
 ) -> tuple[Tensor, Tensor]:
@@ -29,7 +30,7 @@ def paint_skin(
 
     Each paint is laid only where it can show.
     """
-    x, y, z = point.unbind(1)
+    x, y, z = point.unbind(0)
     ahead = (z > 0.05) & (x.abs() < 0.72)
     for paint, low, high in ((_paint_lines, -0.80, 0.80), (_paint_freckles, -0.50, 0.10), (_paint_lids, -0.25, 0.40),
                              (_paint_brows, 0.00, 0.62), (_paint_lips, -1.05, -0.30)):
@@ -37,9 +38,10 @@ def paint_skin(
         if paint is _paint_freckles:
             where = where[faces.freckles.index_select(0, owner.index_select(0, where)) > 0.80]
         face = faces.at(owner.index_select(0, where))
-        at, width = point.index_select(0, where), pixel.index_select(0, where)
-        under = albedo.index_select(0, where), gloss.index_select(0, where)
-        albedo[where], gloss[where] = paint(face, at, *under, width)
+        at, width = point.index_select(1, where), pixel.index_select(0, where)
+        new_albedo, new_gloss = paint(face, at, albedo.index_select(1, where), gloss.index_select(0, where), width)
+        put(albedo, where, new_albedo)
+        put(gloss, where, new_gloss)
     return albedo, gloss
 
 
@@ -47,7 +49,7 @@ _Painted = tuple[Tensor, Tensor]
 
 
 def _paint_lines(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixel: Tensor) -> _Painted:
-    x, y, z = point.unbind(1)
+    x, y, z = point.unbind(0)
     ax = x.abs()
     front = smoothstep(0.05, 0.3, z)
 
@@ -70,14 +72,14 @@ def _paint_lines(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pi
     lines = lines + crow * (0.4 * face.wrinkle + 0.25 * face.cheek).clamp(0, 0.5)
     bag = bell((y - lower + 0.055 + 0.02 * u * u) / 0.012) * smoothstep(1.0, 0.5, u.abs())
     lines = lines + bag * (0.35 * face.wrinkle + 0.30 * face.squint_bag)
-    wrinkled = albedo * torch.tensor([0.62, 0.50, 0.46], device=albedo.device)
-    albedo = blend(albedo, wrinkled, (lines * front).clamp(0, 0.85))
+    wrinkled = albedo * rgb(0.62, 0.50, 0.46, albedo)
+    albedo = mix(albedo, wrinkled, (lines * front).clamp(0, 0.85))
 
     return albedo, gloss
 
 
 def _paint_freckles(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixel: Tensor) -> _Painted:
-    x, y, z = point.unbind(1)
+    x, y, z = point.unbind(0)
     ax = x.abs()
     front = smoothstep(0.05, 0.3, z)
 
@@ -90,13 +92,13 @@ def _paint_freckles(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor,
     where = bell((y + 0.20) / 0.13) * smoothstep(0.62, 0.40, ax) * (one * 1.3 > two).to(x.dtype)
     many = ((face.freckles - 0.80) * 5).clamp(0, 1) * (1 - face.skin_tone)
     speck = torch.exp(-dot / 0.035) * where * many * front
-    albedo = blend(albedo, albedo * torch.tensor([0.62, 0.42, 0.30], device=albedo.device), 0.8 * speck)
+    albedo = mix(albedo, albedo * rgb(0.62, 0.42, 0.30, albedo), 0.8 * speck)
 
     return albedo, gloss
 
 
 def _paint_lids(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixel: Tensor) -> _Painted:
-    x, y, z = point.unbind(1)
+    x, y, z = point.unbind(0)
     front = smoothstep(0.05, 0.3, z)
     u = eye_place(face, x)
     upper, lower = lids(face, x, u.clamp(-1, 1))
@@ -105,10 +107,10 @@ def _paint_lids(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pix
     on_eye = smoothstep(1.35, 1.0, u.abs()) * front
     crease_y = upper + (0.042 + 0.018 * face.eye_fold) * (1 - 0.35 * u * u)
     crease = bell((y - crease_y) / 0.012) * smoothstep(1.1, 0.85, u.abs()) * front
-    albedo = blend(albedo, albedo * torch.tensor([0.58, 0.45, 0.42], device=albedo.device), 0.75 * crease)
+    albedo = mix(albedo, albedo * rgb(0.58, 0.45, 0.42, albedo), 0.75 * crease)
     shadow = smoothstep(0.14, 0.0, (y - upper).clamp(min=0) + 0.02 * (u - 0.4).abs()) * (y > upper) * on_eye
-    hue = torch.stack([0.30 + 0.3 * face.lip_colour, 0.16 + 0.1 * face.cheeks, 0.30 - 0.15 * face.lip_colour], 1)
-    albedo = blend(albedo, hue * albedo.amax(1, keepdim=True) * 1.1, 0.62 * shadow * face.eye_paint)
+    hue = torch.stack([0.30 + 0.3 * face.lip_colour, 0.16 + 0.1 * face.cheeks, 0.30 - 0.15 * face.lip_colour])
+    albedo = mix(albedo, hue * albedo.amax(0) * 1.1, 0.62 * shadow * face.eye_paint)
     slope = 1 / (1 + 1.2 * u * u).sqrt()
     wing = 0.045 * (u - 0.75).clamp(min=0) * (0.4 + face.eye_paint)
     lash_u = smoothstep(1.10 + 0.15 * face.eye_paint, 0.98 + 0.12 * face.eye_paint, u) * smoothstep(-1.02, -0.86, u)
@@ -117,15 +119,15 @@ def _paint_lids(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pix
     lash = torch.minimum(cover(edge * slope + 0.010, pixel), cover((lash_thick - edge) * slope, pixel)) * lash_u * front
     rim = torch.minimum(cover(lower - y + 0.006, pixel), cover(y - lower + 0.006 + 0.006 * face.eye_paint, pixel))
     rim = rim * smoothstep(1.02, 0.9, u.abs()) * front * (0.30 + 0.5 * face.eye_paint)
-    dark = torch.tensor([0.020, 0.012, 0.010], device=albedo.device)
-    albedo = blend(albedo, dark, torch.maximum(lash * 0.92, rim))
+    dark = rgb(0.020, 0.012, 0.010, albedo)
+    albedo = mix(albedo, dark, torch.maximum(lash * 0.92, rim))
     gloss = gloss * (1 - 0.8 * lash)
 
     return albedo, gloss
 
 
 def _paint_brows(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixel: Tensor) -> _Painted:
-    x, y, z = point.unbind(1)
+    x, y, z = point.unbind(0)
     front = smoothstep(0.05, 0.3, z)
     u = brow_place(face, x)
     brow_y, thick = brow(face, x, u.clamp(-1.15, 1.15))
@@ -135,40 +137,40 @@ def _paint_brows(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pi
     ends = smoothstep(-1.07, -0.95, u) * smoothstep(1.10, 0.98, u)
     soft = pixel + 0.010
     strand = cover(thick - (y - brow_y).abs(), soft) * ends * front
-    tone = face.brow_colour * (1 + 0.18 * hair.unsqueeze(1))
-    albedo = blend(albedo, tone, strand * 0.93)
+    tone = face.brow_colour * (1 + 0.18 * hair)
+    albedo = mix(albedo, tone, strand * 0.93)
     gloss = gloss * (1 - 0.7 * strand)
 
     return albedo, gloss
 
 
 def _paint_lips(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixel: Tensor) -> _Painted:
-    x, y, z = point.unbind(1)
+    x, y, z = point.unbind(0)
     front = smoothstep(0.05, 0.3, z)
     lips = Lips(face, x)
     outer = torch.minimum(lips.upper_outer - y, y - lips.lower_outer)
     within = cover(outer * 0.9, pixel + 0.006) * smoothstep(1.03, 0.96, lips.u.abs()) * front
     middle = torch.where(y > lips.line, lips.upper_inner, lips.lower_inner)
     deep = bell((y - middle) / 0.016)
-    tone = face.lip_skin * (1 - 0.28 * deep.unsqueeze(1))
+    tone = face.lip_skin * (1 - 0.28 * deep)
     above = (y > lips.line).to(y.dtype)
-    tone = tone * (1.15 - 0.42 * above).unsqueeze(1)
+    tone = tone * (1.15 - 0.42 * above)
     strength = 0.78 + 0.22 * face.makeup
-    albedo = blend(albedo, tone, within * strength)
+    albedo = mix(albedo, tone, within * strength)
     gloss = gloss * (1 - 0.8 * within * above) + within * (0.5 + 0.9 * face.makeup) * (1 - deep) * (1 - above)
     seam = cover(0.006 - (y - middle).abs(), pixel) * smoothstep(1.04, 0.92, lips.u.abs()) * front
-    albedo = blend(albedo, face.lip_skin * 0.22, 0.8 * seam)
+    albedo = mix(albedo, face.lip_skin * 0.22, 0.8 * seam)
     corner = bell((lips.u.abs() - 1.02) / 0.07) * bell((y - lips.line) / 0.020) * front
-    albedo = blend(albedo, albedo * 0.42, 0.75 * corner)
+    albedo = mix(albedo, albedo * 0.42, 0.75 * corner)
     return albedo, gloss
 
 
 def paint_beard(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, beard: Tensor) -> tuple[Tensor, Tensor]:
     """Beard and moustache over the skin, clear of the lips; `beard` [N] is how thick it grows at each sample."""
-    x, y, _ = point.unbind(1)
+    x, y, _ = point.unbind(0)
     lips = Lips(face, x)
     outside = torch.maximum(torch.maximum(y - lips.upper_outer, lips.lower_outer - y), (lips.u.abs() - 1) * 0.25)
     strands = torch.sin(x * 105 + 2.5 * torch.sin(y * 13 + x * 7))
     edge = ((beard - 0.30 + 0.04 * strands) * 2.2).clamp(0, 1) * smoothstep(0.0, 0.022, outside)
-    albedo = blend(albedo, face.hair * (0.82 + 0.10 * strands).unsqueeze(1), edge)
+    albedo = mix(albedo, face.hair * (0.82 + 0.10 * strands), edge)
     return albedo, gloss * (1 - 0.75 * edge)

@@ -18,7 +18,7 @@ _LEVELS = 1 << 20  # steps of depth a unit
 class Samples:
     """What shading works on: N points of surfaces, and how they make up the pictures.
 
-    picture, face: [N] which picture and which triangle. weights: [N, 3] of its corners.
+    picture, face: [N] which picture and which triangle. weights: [3, N] of its corners.
     whole: [N1] pixel (flat over the batch) of each of the first N1 samples, which fill their pixel.
     edge: [E] pixels that are made of four samples; edge_sample: [E, 4] index of the sample, or N for the background.
     """
@@ -33,11 +33,15 @@ class Samples:
 
 def _expand(counts: Tensor) -> tuple[Tensor, Tensor]:
     """[0, 0, 0, 1, 2, 2] and where each owner's entries start, [0, 3, 4], from counts [3, 1, 2]."""
-    return torch.repeat_interleave(counts), counts.cumsum(0) - counts
+    end = counts.cumsum(0)
+    total = int(end[-1]) if end.numel() else 0
+    steps = torch.zeros(total + 1, dtype=torch.int64, device=counts.device)
+    steps.scatter_add_(0, end[:-1], torch.ones_like(end[:-1]))  # quicker than repeat_interleave
+    return steps.cumsum(0)[:total], end - counts
 
 
 def rasterise(
-    screen: Tensor,  # [B, V, 2] pixels, continuous: pixel i spans i to i + 1
+    screen: Tensor,  # [2, B, V] pixels, continuous: pixel i spans i to i + 1
     depth: Tensor,  # [B, V] nearer is greater
     faces: Tensor,  # [F, 3] counter-clockwise as seen, y down
     parts: Tensor,  # [F] which surface a triangle belongs to
@@ -48,12 +52,9 @@ def rasterise(
 
     Two expansions without loops: triangles to the rows of samples that they meet, rows to the samples in them.
     """
-    batch, fine, device = screen.shape[0], size * 2, screen.device
-    corners = faces.reshape(-1)
-    px = (screen[..., 0] * 2).index_select(1, corners).reshape(batch, -1, 3)
-    py = (screen[..., 1] * 2).index_select(1, corners).reshape(batch, -1, 3)
-    x0, x1, x2 = px.unbind(2)
-    y0, y1, y2 = py.unbind(2)
+    batch, fine, device = screen.shape[1], size * 2, screen.device
+    corners = faces.T.contiguous()
+    (x0, y0), (x1, y1), (x2, y2) = ((screen * 2).index_select(2, corner).unbind(0) for corner in corners)
     area = (x1 - x0) * (y2 - y0) - (x2 - x0) * (y1 - y0)
     low_x, low_y = torch.minimum(torch.minimum(x0, x1), x2), torch.minimum(torch.minimum(y0, y1), y2)
     high_x, high_y = torch.maximum(torch.maximum(x0, x1), x2), torch.maximum(torch.maximum(y0, y1), y2)
@@ -73,13 +74,13 @@ def rasterise(
     origin_x, origin_y = (first_x / 2).floor() * 2, (first_y / 2).floor() * 2
     x0, x1, x2 = own(x0) - origin_x, own(x1) - origin_x, own(x2) - origin_x
     y0, y1, y2 = own(y0) - origin_y, own(y1) - origin_y, own(y2) - origin_y
-    vertex = faces.index_select(0, face) + (picture * depth.shape[1]).unsqueeze(1)
-    z0, z1, z2 = ((_DEEPEST - depth.reshape(-1).index_select(0, vertex[:, k])) * _LEVELS for k in range(3))
+    vertex = corners.index_select(1, face) + picture * depth.shape[1]
+    z0, z1, z2 = ((_DEEPEST - depth.reshape(-1).index_select(0, corner)) * _LEVELS for corner in vertex)
     inverse = 1 / own(area)
     ax, ay, ac = (y1 - y2) * inverse, (x2 - x1) * inverse, (x1 * y2 - x2 * y1) * inverse
     bx, by, bc = (y2 - y0) * inverse, (x0 - x2) * inverse, (x2 * y0 - x0 * y2) * inverse
     z0, z1 = z0 - z2, z1 - z2
-    planes = torch.stack([ax, ay, ac, bx, by, bc], 1)
+    planes = torch.stack([ax, ay, ac, bx, by, bc, origin_x, origin_y])
     table = torch.stack([
         ax, ay, ac, bx, by, bc, ax * z0 + bx * z1, ay * z0 + by * z1, ac * z0 + bc * z1 + z2,
         first_x - origin_x, own(last_x) - origin_x, first_y - origin_y,
@@ -103,25 +104,30 @@ def rasterise(
 
     # Every sample: is it inside, and how deep? Odd columns are shifted down by twice the tilt.
     spans, start = _expand(counts)
-    table = torch.stack([ax, 2 * _TILT * ay, ac - _TILT * ay, bx, 2 * _TILT * by, bc - _TILT * by, zx, 2 * _TILT * zy,
-                         zc - _TILT * zy, low - start.to(low.dtype)]).index_select(1, spans)
-    column = torch.arange(spans.numel(), device=device, dtype=low.dtype) + table[9]
+    column = torch.arange(spans.numel(), device=device, dtype=low.dtype)
+    column += (low - start.to(low.dtype)).index_select(0, spans)
     half = (column / 2).floor()
     odd = column - 2 * half
-    first, second, deep = (torch.addcmul(table[k + 2], table[k], column).addcmul_(table[k + 1], odd)
-                           for k in (0, 3, 6))
-    inside = torch.minimum(torch.minimum(first, second), 1 - first - second) >= -1e-4
+
+    def across(slope: Tensor, rise: Tensor, value: Tensor) -> Tensor:
+        """A linear function at every sample; one at a time, so that the rows stay in the processor's cache."""
+        at = (value - _TILT * rise).index_select(0, spans)
+        at.addcmul_(slope.index_select(0, spans), column)
+        return at.addcmul_((2 * _TILT * rise).index_select(0, spans), odd)
+
+    first, second = across(ax, ay, ac), across(bx, by, bc)
+    outside = torch.minimum(torch.minimum(first, second), 1 - first - second) < -1e-4
     name = torch.arange(chosen.numel(), device=device) + (parts.index_select(0, face) << _PART)
-    key = (deep.clamp(0, 2 * _DEEPEST * _LEVELS).long() << 32) + name.index_select(0, lines).index_select(0, spans)
+    key = across(zx, zy, zc).clamp_(0, 2 * _DEEPEST * _LEVELS).long() << 32
+    key += name.index_select(0, lines).index_select(0, spans)
+    key += outside.long() * _FAR
     place = (base + quarter).index_select(0, spans) + half.long() + odd.long() * (batch * size * size)
     buffer = torch.full((4 * batch * size * size,), _FAR, dtype=torch.int64, device=device)
-    buffer.scatter_reduce_(0, place, torch.where(inside, key, _FAR), "amin")
-    return _resolve(buffer.reshape(4, -1), size, picture, face, planes, torch.stack([origin_x, origin_y], 1),
-                    int(step * _LEVELS) << 32)
+    buffer.scatter_reduce_(0, place, key, "amin")
+    return _resolve(buffer.reshape(4, -1), size, picture, face, planes, int(step * _LEVELS) << 32)
 
 
-def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, planes: Tensor, origin: Tensor,
-             step: int) -> Samples:
+def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, planes: Tensor, step: int) -> Samples:
     """Splits pixels into whole ones and edges, and finds each sample's place in its triangle."""
     nearest = torch.minimum(torch.minimum(buffer[0], buffer[1]), torch.minimum(buffer[2], buffer[3]))
     some = (nearest < _FAR).nonzero().squeeze(1)
@@ -148,12 +154,11 @@ def _resolve(buffer: Tensor, size: int, picture: Tensor, face: Tensor, planes: T
     right, below = drawn % 2, torch.div(drawn % 4, 2, rounding_mode="floor")
     x[count:] += right - 0.5 + 2 * _TILT * below - _TILT
     y[count:] += below - 0.5 + 2 * _TILT * right - _TILT
-    corner = origin.index_select(0, member)
-    x, y = x - corner[:, 0], y - corner[:, 1]
-    plane = planes.index_select(0, member).unbind(1)
-    first = plane[0] * x + plane[1] * y + plane[2]
-    second = plane[3] * x + plane[4] * y + plane[5]
-    weights = torch.stack([first, second, 1 - first - second], 1).clamp(0, 1)  # no reaching out of slivers
-    weights = weights / weights.sum(1, keepdim=True)
+    ax, ay, ac, bx, by, bc, origin_x, origin_y = planes.index_select(1, member).unbind(0)
+    x, y = x - origin_x, y - origin_y
+    first = ax * x + ay * y + ac
+    second = bx * x + by * y + bc
+    weights = torch.stack([first, second, 1 - first - second]).clamp(0, 1)  # no reaching out of slivers
+    weights = weights / weights.sum(0)
     return Samples(picture.index_select(0, member), face.index_select(0, member), weights, whole_pixel, edge_pixel,
                    edge_sample)

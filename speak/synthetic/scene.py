@@ -49,7 +49,7 @@ def sample_scene(count: int, generator: torch.Generator) -> Scene:
 
 
 def background_colour(scene: Scene, size: int) -> Tensor:
-    """[B, size, size, 3] in [0, 1]: a gradient, lighter behind the head, two faint spots."""
+    """[3, B, size, size] in [0, 1]: a gradient, lighter behind the head, two faint spots."""
     first, second, turn, spots, strength = scene.background.split([3, 3, 1, 6, 1], 1)
     place = (torch.arange(size, device=turn.device, dtype=turn.dtype) + 0.5) / size
     x, y = place[None, None, :], place[None, :, None]
@@ -61,4 +61,5 @@ def background_colour(scene: Scene, size: int) -> Tensor:
         centre_x, centre_y, radius = spots[:, index : index + 3].unsqueeze(2).unbind(1)
         spot = torch.exp(-(((x - centre_x[:, None]) ** 2 + (y - centre_y[:, None]) ** 2) / radius[:, None] ** 2))
         amount = amount - 0.22 * strength.unsqueeze(2) * spot
-    return torch.lerp(first[:, None, None], second[:, None, None], amount.unsqueeze(3).clamp(0, 1))
+    first, second = (colour.T[:, :, None, None].expand(-1, *amount.shape) for colour in (first, second))
+    return torch.lerp(first, second, amount.clamp(0, 1).expand_as(first))

@@ -7,31 +7,32 @@ import functools
 import torch
 from torch import Tensor
 
+from speak.synthetic.detail import Detail
 from speak.synthetic.features import Lips, lids
 from speak.synthetic.hair import hairline, style_numbers
 from speak.synthetic.parts import SKIN, Mesh
 from speak.synthetic.shapes import Numbers, bell, grid_faces, grid_normals, mix, smoothstep
-from speak.synthetic.surface import HEAD_COLUMNS, head_columns, head_grid, head_rows, raise_features
+from speak.synthetic.surface import head_columns, head_grid, head_rows, raise_features
 
 
 @functools.lru_cache(maxsize=4)
-def _faces() -> Tensor:
-    return grid_faces(head_rows().numel(), HEAD_COLUMNS)
+def _faces(detail: Detail) -> Tensor:
+    return grid_faces(sum(detail.head_rows), detail.head_columns)
 
 
-def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face: columns, plain: [B]
+def head_skin(face: Numbers, plain: Numbers, stations: Tensor, detail: Detail) -> Mesh:  # face: columns, plain: [B]
     """The head's surface with its features, beard included; mark is how much beard covers it and how much stubble."""
     count = stations.shape[0]
-    bare = head_grid(stations)
+    bare = head_grid(stations, detail)
     shape = bare.shape
-    points = raise_features(face, bare.reshape(count, -1, 3))
-    x, y, z = points.unbind(2)
+    points = raise_features(face, bare.flatten(2))
+    x, y, z = points.unbind(0)
     ax = x.abs()
     front = smoothstep(-0.1, 0.3, z)
 
     # Beard: from the sideburns along the jaw, round the mouth; moustache above it.
     lips = Lips(face, x)
-    rest_y = bare.reshape(count, -1, 3)[..., 1]
+    rest_y = bare[1].flatten(1)
     cheek_line = face.mouth_y + 0.06 + 0.46 * ((ax - 0.25) / 0.5).clamp(0, 1) ** 1.6 + 0.42 * smoothstep(0.42, 0.0, z)
     jaw_area = smoothstep(cheek_line + 0.05, cheek_line - 0.06, rest_y) * smoothstep(-0.30, 0.0, z)
     outside = torch.maximum(y - lips.upper_outer, lips.lower_outer - y)
@@ -51,25 +52,25 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     cover = torch.maximum(beard, tache) * smoothstep(0.25, 0.55, torch.maximum(beard, tache))
     stubble = torch.maximum(jaw_area, lip_area) * face.stubble
 
-    normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
+    normals = grid_normals(points.reshape(shape)).flatten(2)
     chin = smoothstep(face.mouth_y - 0.15, face.mouth_y - 0.35, rest_y)
     depth = beard * (0.020 + 0.05 * short + 0.16 * chin * (short - 0.35).clamp(min=0)) + tache * 0.035
     depth = depth * off_lips
-    points = points + normals * depth.unsqueeze(2)
-    normals = grid_normals(points.reshape(shape)).reshape(count, -1, 3)
+    points = points + normals * depth
+    normals = grid_normals(points.reshape(shape)).flatten(2)
 
     # Colour in large.
     flush = bell((ax - 0.42) / 0.17) * bell((y + 0.26) / 0.14) * (0.35 + 0.55 * face.blush + 0.3 * face.makeup)
     flush = flush + 0.40 * bell(x / 0.15) * bell((y - face.nose_y - 0.02) / 0.11)
     flush = flush + 0.22 * bell(x / 0.22) * bell((rest_y - face.mouth_y + 0.32) / 0.12)
-    flush = (flush * front).clamp(0, 0.9).unsqueeze(2)
-    red = torch.tensor([1.00, 0.70, 0.66], device=x.device)
+    flush = (flush * front).clamp(0, 0.9)
+    red = torch.tensor([1.00, 0.70, 0.66], device=x.device)[:, None, None]
     albedo = face.skin * mix(torch.ones_like(red), red, flush)
     socket = bell((ax - face.eye_x + 0.03) / 0.21) * bell((y + 0.02) / 0.12) * front
-    dark = ((0.14 + 0.10 * face.wrinkle) * socket).unsqueeze(2)
-    albedo = albedo * (1 - dark * torch.tensor([0.7, 1.0, 0.9], device=x.device))
+    dark = (0.14 + 0.10 * face.wrinkle) * socket
+    albedo = albedo * (1 - dark * torch.tensor([0.7, 1.0, 0.9], device=x.device)[:, None, None])
     roots = face.hair * 0.6 + 0.15 * face.skin
-    albedo = mix(albedo, roots, (0.42 * stubble * (1 - cover)).unsqueeze(2))
+    albedo = mix(albedo, roots, 0.42 * stubble * (1 - cover))
 
     # Shade of hollows and of the hair above the forehead.
     shade = torch.ones_like(x)
@@ -86,16 +87,15 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor) -> Mesh:  # face:
     under = smoothstep(-0.80, -0.98, rest_y) * smoothstep(0.62, 0.35, z)
     shade = shade - 0.35 * under
     style = style_numbers(plain)
-    rows = head_rows().to(x)[None, :, None]
-    to_hair = rows - hairline(style, head_columns().to(x)[None])[:, None]
+    rows = head_rows(detail).to(x)[None, :, None]
+    to_hair = rows - hairline(style, head_columns(detail).to(x)[None])[:, None]
     hairy = (plain.hair_kind > 0).to(x.dtype)[:, None, None]
     reach = (0.35 + 1.6 * style["end"] + 0.8 * style["front"]).unsqueeze(2)
     cast = (1 - (to_hair / reach).clamp(0, 1)) ** 2 * hairy * 0.48
-    shade = shade - cast.expand(shape[:3]).reshape(count, -1)
+    shade = shade - cast.expand(shape[1:]).reshape(count, -1)
     scalp = hairy * smoothstep(-0.15, -0.55, to_hair)
     buzz = (plain.hair_kind == 0).to(x.dtype)[:, None, None] * 0.10 * smoothstep(3.4, 2.9, rows)
-    covered = torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[:3]).reshape(count, -1, 1)
+    covered = torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[1:]).reshape(count, -1)
     albedo = mix(albedo, face.hair, covered)
-    ones = torch.ones(x.shape[1], device=x.device)
-    return Mesh(points, normals, albedo, shade.clamp(0.10, 1), torch.stack([cover, stubble], 2), ones,
-                _faces().to(x.device), SKIN)
+    return Mesh(points, normals, albedo, shade.clamp(0.10, 1), torch.stack([cover, stubble]), None,
+                _faces(detail).to(x.device), SKIN)

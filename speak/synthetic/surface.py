@@ -3,11 +3,13 @@ raised from it along the view axis."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 
+from speak.synthetic.detail import Detail
 from speak.synthetic.features import Lips, brow, brow_place, eye_place, lids, lip_profile
 from speak.synthetic.shapes import Numbers, bell, hump, mix, smooth_max, smoothstep, spline
 
@@ -32,21 +34,23 @@ _STATIONS = (
     (-1.05, -0.02, -1.00, -0.46, 0.18, -1.02),
 )
 LAST_STATION = len(_STATIONS) - 1
-HEAD_COLUMNS = 89
 WIDEST_Z = -0.08  # depth of a ring's widest place
 
 
-def head_rows() -> Tensor:
+@functools.lru_cache(maxsize=8)
+def head_rows(detail: Detail) -> Tensor:
     """Station of each row of the head's grid: dense from brow to chin."""
-    top = torch.linspace(0, 4, 11)[:-1]
-    face = torch.linspace(4, 13, 56)
-    throat = torch.linspace(13, LAST_STATION, 7)[1:]
+    crown, features, below = detail.head_rows
+    top = torch.linspace(0, 4, crown + 1)[:-1]
+    face = torch.linspace(4, 13, features)
+    throat = torch.linspace(13, LAST_STATION, below + 1)[1:]
     return torch.cat([top, face, throat])
 
 
-def head_columns() -> Tensor:
+@functools.lru_cache(maxsize=8)
+def head_columns(detail: Detail) -> Tensor:
     """Angle of each column, -pi at the back over 0 at the nose to pi: dense in front."""
-    k = torch.linspace(-1, 1, HEAD_COLUMNS)
+    k = torch.linspace(-1, 1, detail.head_columns)
     return math.pi * (0.58 * k + 0.42 * k**3)
 
 
@@ -86,31 +90,31 @@ def stations_of(face: Numbers) -> Tensor:
 
 
 def ring(profile: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Points [..., 3] of the loft: profile [..., 6] of the row, cosine and sine of the angle, broadcast."""
-    front_y, front_z, back_y, back_z, half, side_y = profile.unbind(-1)
+    """Points [3, ...] of the loft: profile [6, ...] of the row, cosine and sine of the angle, broadcast."""
+    front_y, front_z, back_y, back_z, half, side_y = profile.unbind(0)
     y = side_y + 0.5 * (front_y - back_y) * cosine + (0.5 * (front_y + back_y) - side_y) * cosine * cosine
     ahead = cosine.clamp(min=0).pow(0.86)
     behind = (-cosine).clamp(min=0).pow(0.9)
     middle = torch.minimum(torch.maximum(torch.full_like(front_z, WIDEST_Z), back_z), front_z)
     z = middle + (front_z - middle) * ahead + (back_z - middle) * behind
     x = half * sine.sign() * sine.abs().pow(0.93)
-    return torch.stack(torch.broadcast_tensors(x, y, z), -1)
+    return torch.stack(torch.broadcast_tensors(x, y, z))
 
 
 def skull(stations: Tensor, s: Tensor, angle: Tensor) -> Tensor:
-    """Points of the bare loft at stations `s` and angles, each [B, R]: [B, R, 3]."""
+    """Points of the bare loft at stations `s` and angles, each [B, R]: [3, B, R]."""
     return ring(spline(stations, s), torch.cos(angle), torch.sin(angle))
 
 
-def head_grid(stations: Tensor) -> Tensor:
-    """The bare head as a grid: [B, R, C, 3]."""
-    rows, columns = head_rows().to(stations), head_columns().to(stations)
-    return ring(spline(stations, rows).unsqueeze(2), torch.cos(columns), torch.sin(columns))
+def head_grid(stations: Tensor, detail: Detail) -> Tensor:
+    """The bare head as a grid: [3, B, R, C]."""
+    rows, columns = head_rows(detail).to(stations), head_columns(detail).to(stations)
+    return ring(spline(stations, rows).unsqueeze(3), torch.cos(columns), torch.sin(columns))
 
 
 def raise_features(face: Numbers, points: Tensor) -> Tensor:
-    """The bare head's points [B, V, 3] with features and expression: face is a view in columns."""
-    x, y, z = points.unbind(-1)
+    """The bare head's points [3, B, V] with features and expression: face is a view in columns."""
+    x, y, z = points.unbind(0)
     ax = x.abs()
     front = smoothstep(-0.05, 0.35, z)
 
@@ -184,7 +188,7 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
 
     # Bags and age.
     z = z + front * 0.010 * (face.wrinkle + 0.4 * face.squint_bag) * hump(eye_u / 1.1) * bell((y + 0.135) / 0.03)
-    return torch.stack([x, y, z], -1)
+    return torch.stack([x, y, z])
 
 
 def fold_line(face: Numbers, x: Tensor, y: Tensor, width: float) -> Tensor:

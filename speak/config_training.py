@@ -1,0 +1,131 @@
+"""Training stages and the data that they draw from: the configuration's dataclasses. Import them from speak.config."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class IrfdConfig:
+    """Stage `irfd`: the weights of SPEAK Eq. 8 and of our terms. 0 switches a loss off and skips its work."""
+
+    weight_identity: float = 0.1  # Eq. 1
+    weight_classification: float = 0.1  # Eq. 2
+    weight_pose: float = 0.1  # Eq. 3
+    weight_emotion: float = 0.1  # Eq. 4
+    weight_self: float = 1.0  # Eq. 5-7
+    weight_cross: float = 1.0  # ours: A and B against the true picture of the exchange, where there is one
+    weight_probe: float = 0.0  # ours: gradient-reversed probes of the other factors
+    weight_perceptual: float = 0.0  # ours: features of the pictures that self and cross compare
+    weight_adversarial: float = 0.0  # ours: D on the generated pictures
+    discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
+    margin: float = 0.05  # alpha of Eq. 1, in units of L2 / sqrt(D); codes of unit length are at most 2 / sqrt(D) apart
+    detach_targets: bool = True  # the codes that Eq. 3 and 4 compare with take no gradient
+    freeze_reencoder: bool = True  # generated pictures are encoded again without moving the encoders
+
+
+@dataclasses.dataclass(frozen=True)
+class SyncNetStageConfig:
+    """Stage `syncnet`: SPEAK Eq. 11."""
+
+    weight_contrastive: float = 1.0
+    margin: float = 1.0  # of Eq. 11; embeddings of our SyncNet have unit length, so distances lie in [0, 2]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeakConfig:
+    """Stage `speak`: the weights of SPEAK Eq. 13 and of our terms. 0 switches a loss off and skips its work."""
+
+    weight_adversarial: float = 0.1  # L_GAN, Eq. 10
+    weight_sync: float = 0.1  # L_sync, Eq. 11-12
+    weight_perceptual: float = 1.0  # L_vgg
+    weight_pixel: float = 1.0  # ours: mean absolute difference
+    discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
+    weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+    """How `prepare` cuts clips out of videos (shared crop rule of the first-order-model preprocessing)."""
+
+    size: int = 256  # pixels of a prepared frame's side
+    jpeg_quality: int = 95
+    grow: float = 0.1  # the face's box grows by at least this share on every side
+    longest_chunk: int = 1024  # frames; a new chunk starts there
+    shortest_chunk: int = 64  # frames; shorter pieces of a clip that had to be divided are dropped
+    shortest_clip: int = 16  # frames; shorter clips that stay whole are dropped (CREMA-D's are often under 64)
+    smallest_face: int = 64  # pixels of the longer side; smaller faces are dropped
+    same_place: float = 0.25  # a new chunk starts when the IoU with the chunk's first box falls below this
+    detect_every: int = 3  # frames between two detections; boxes in between are interpolated
+
+
+@dataclasses.dataclass(frozen=True)
+class SynthConfig:
+    """What `synth` writes: a corpus of rendered people."""
+
+    identities: int = 8
+    clips: int = 22  # a person: seven emotions at three levels and neutral; more are further takes
+    seed: int = 0
+    size: int = 256  # pixels of a frame's side
+    seconds: float = 3.0  # of a clip, about, at an ordinary tempo
+    jpeg_quality: int = 95
+    voices: str = "own"  # own: formant synthesis, the same everywhere; installed: espeak-ng and flite speak as well
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedConfig:
+    """What batches of rendered people are drawn from (`--data synthetic`)."""
+
+    identities: int = 200_000  # people of each split; those of val and test are others than those of train
+    yaw: float = 16.0  # degrees, standard deviation of single frames' poses, cut at 40
+    pitch: float = 9.0  # degrees, cut at 30
+    roll: float = 6.0  # degrees, cut at 20
+    shift: float = 0.03  # image widths, standard deviation of x and y, cut at 0.1
+    scale: float = 0.05  # standard deviation of scale about 1, cut at 0.15
+    resting_mouths: float = 0.25  # share of single frames whose mouth is at rest
+    blinks: float = 0.1  # share of single frames with closing eyes
+    frames: int = 5  # N of a window of stages `syncnet` and `speak`
+    emotion_frames: int = 1  # M, frames for the emotion code, from elsewhere in the clip
+    context: int = 60  # frames of speech to each side of a window of stage `speak`
+    sentence_seconds: float = 6.0  # of the sentences that windows are cut from
+    speech_frames: int = 90  # frames of a clip of stage `audio`
+    matched: float = 0.5  # share of stage `syncnet`'s windows with their own speech; the rest shifted or foreign
+    longest_shift: int = 15  # frames
+    augmented_frames: float = 1.0  # strength of what happens to stage `judge`'s frames: light, blur, noise, occluders
+    installed_voices: float = 0.0  # share of sentences spoken by espeak-ng or flite; above 0 data depend on the machine
+    augmented_speech: float = 0.8  # share of stage `audio`'s and `syncnet`'s clips with noise, rooms, equalisation
+    chunk: int = 32  # pictures rendered at once
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipsConfig:
+    """Which windows and pairs the stages draw from a prepared corpus."""
+
+    # shares of IRFD pairs; what a corpus cannot give goes to the others
+    same_clip: float = 0.35  # two frames of a clip: one identity and emotion, another pose
+    same_identity: float = 0.2  # another clip of the person, with another emotion where there is one
+    same_emotion: float = 0.2  # another person with the same emotion
+    same_pose: float = 0.05  # another person in the nearest pose; needs exact poses
+    different: float = 0.2  # another person, another emotion
+    speak_frames: int = 5  # frames of a window of stage speak
+    emotion_source: str = "elsewhere"  # elsewhere: a window elsewhere in the clip; clip: spread over it; window: itself
+    emotion_frames: int = 4  # frames that show the emotion
+    audio_context: float = 2.0  # seconds of sound before and after a window
+    sync_frames: int = 5  # frames of a SyncNet window
+    sync_positive: float = 0.5  # share of matched windows
+    sync_shifted: float = 0.5  # share of the negatives that come from the same clip, shifted
+    sync_shift: int = 6  # frames; least shift of a negative
+
+
+@dataclasses.dataclass(frozen=True)
+class DisentanglementConfig:
+    """How many rendered samples disentanglement is measured with; the defaults take about two minutes of two cores."""
+
+    probe_frames: int = 2000  # single frames, about as many people: two thirds fit the probes, the rest tests them
+    people: int = 20  # of the identity probe
+    person_frames: int = 24  # of each of them: two thirds fit, the rest tests
+    exchange_pairs: int = 96
+    audio_clips: int = 12
+    clip_frames: int = 60  # of a clip whose audio is exchanged
+    grid_rows: int = 2  # pairs a factor in the Figure 5 grid
+    batch: int = 32
