@@ -22,7 +22,8 @@ from speak.media.image import read_image
 from speak.media.prepared import ClipRecord, write_clip_files
 from speak.media.video import VideoInfo, VideoReader, probe
 
-STEADY_EVERY = 15  # frames between two looks of a detector whose boxes jump: only their median is used
+# Of a detector whose boxes jump only the median is used: frames between two looks at least, and looks at most.
+STEADY_EVERY, STEADY_LOOKS = 15, 40
 ANNOTATION_RATE = 25  # frames/s of VoxCeleb's annotations
 
 
@@ -141,7 +142,9 @@ def _plan(
     detector = best_detector()
     every = config.detect_every if detector.tracks else STEADY_EVERY
     if info.duration is not None:  # the shortest clips are looked at as well
-        every = max(1, min(every, int(info.duration * FRAME_RATE / 2)))
+        frames = info.duration * FRAME_RATE
+        every = max(1, min(every, int(frames / 2))) if detector.tracks or frames < STEADY_EVERY * STEADY_LOOKS else (
+            int(frames / STEADY_LOOKS))
     found = list(_detections(source.path, info, every, threads))
     tracks = join(found)
     track = choose(tracks, face)
@@ -184,7 +187,7 @@ def _detections(
     size = (max(1, round(info.width / factor)), max(1, round(info.height / factor))) if factor > 1 else None
     detector = best_detector()
     rate = Fraction(FRAME_RATE, every)
-    with VideoReader(path, rate, size=size, threads=threads) as reader:
+    with VideoReader(path, rate, size=size, threads=threads, rough=True) as reader:
         for index, frame in enumerate(reader):
             faces = [Face(found.box.scaled(factor), found.confidence) for found in detector.find(frame)]
             yield index / float(rate), faces

@@ -70,7 +70,8 @@ class Detector(Protocol):
 
 def has_dlib() -> bool:
     """True where the `faces` extra is installed."""
-    return importlib.util.find_spec("dlib") is not None
+    spec = importlib.util.find_spec("dlib")
+    return spec is not None and spec.origin is not None  # a mere folder of that name is none
 
 
 @functools.lru_cache(maxsize=1)
@@ -228,33 +229,43 @@ def _skin(pixels: np.ndarray) -> np.ndarray:
     return np.exp(-(((red - 0.36) / 0.24) ** 2) / 2 - ((blue - 0.24) / 0.28) ** 2 / 2) * light
 
 
+@functools.lru_cache(maxsize=64)
+def _drawn_spectra(size: tuple[int, int]) -> np.ndarray:
+    """Spectra, complex64 [4, ...], of the mask, the masked drawing, the oval and what is around it, at `size`."""
+    from scipy.fft import rfft2
+
+    face, mask, oval, around = _drawn_face()
+    return np.stack([rfft2(plane.astype(np.float32), size).conj() for plane in (mask, face * mask, oval, around)])
+
+
 def _candidates(picture: np.ndarray) -> list[tuple[float, Box]]:
     """Scores and boxes (brows to chin) over all places and sizes, the best first."""
     from PIL import Image
-    from scipy.signal import fftconvolve
+    from scipy.fft import irfft2, next_fast_len, rfft2
 
-    face, mask, oval, around = _drawn_face()
-    spread = np.sqrt((face**2 * mask).sum())
+    face, mask, _, _ = _drawn_face()
+    mask, spread = mask.astype(np.float32), float(np.sqrt((face**2 * mask).sum()))
     height, width = picture.shape[:2]
     shortest, image, found = min(height, width), Image.fromarray(picture), []
     side = 0.9 * shortest
     while side > max(_SIDE, 0.2 * shortest):
         scale = _SIDE / side
         size = max(_SIDE, round(width * scale)), max(_SIDE, round(height * scale))
-        pixels = np.asarray(image.resize(size, Image.Resampling.BOX)).astype(np.float64)
-        gray = np.pad(pixels @ [0.4, 0.45, 0.15], _PAD, "edge")
+        pixels = np.asarray(image.resize(size, Image.Resampling.BOX)).astype(np.float32)
+        gray = np.pad(pixels @ np.float32([0.4, 0.45, 0.15]) - 128, _PAD, "edge")
         skin = np.pad(_skin(pixels), _PAD + 6, "edge")
-
-        def matched(plane: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-            return fftconvolve(plane, kernel[::-1, ::-1], "valid")
-
-        variance = np.maximum(matched(gray * gray, mask) - matched(gray, mask) ** 2, 0)
-        likeness = matched(gray, face * mask) / (np.sqrt(variance + 9) * spread)
-        inside = matched(skin, oval)
-        contrast = np.clip(inside - matched(skin, around), -0.5, 0.6)
+        # the three planes against the drawing at every place, by way of their spectra
+        full = next_fast_len(skin.shape[0], real=True), next_fast_len(skin.shape[1], real=True)
+        masks, drawing, oval, around = _drawn_spectra(full)
+        square, plain, coloured = rfft2(gray * gray, full), rfft2(gray, full), rfft2(skin, full)
+        products = [square * masks, plain * masks, plain * drawing, coloured * oval, coloured * around]
+        places = gray.shape[0] - _SIDE + 1, gray.shape[1] - _SIDE + 1
+        power, mean, match, inside, outside = irfft2(np.stack(products), full)[:, : places[0], : places[1]]
+        likeness = match / (np.sqrt(np.maximum(power - mean**2, 0) + 9) * spread)
+        contrast = np.clip(inside - outside, -0.5, 0.6)
         score = likeness + 0.3 * inside + 0.9 * contrast + 0.2 * np.log(side / shortest)
-        score[likeness < LEAST_LIKENESS] = -1
-        for place in np.argsort(score, axis=None)[-8:]:
+        faces = np.flatnonzero((likeness >= LEAST_LIKENESS) & (score > 0))
+        for place in faces[np.argsort(score.ravel()[faces])[-8:]]:
             y, x = np.unravel_index(place, score.shape)
             patch = gray[y : y + _SIDE, x : x + _SIDE]
             patch = patch - (patch * mask).sum()

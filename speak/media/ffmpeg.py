@@ -159,9 +159,13 @@ class Ffmpeg:
         return result
 
     def _watch(self) -> None:
-        while not self._ended.wait(min(1.0, self._stall_seconds / 4)):
+        # Silence is counted in our own steps: time in which this program was itself stopped does not count.
+        step, silent, last = min(1.0, self._stall_seconds / 4), 0.0, None
+        while not self._ended.wait(step):
             since = self._waiting_since
-            if since is not None and time.monotonic() - since > self._stall_seconds:
+            silent = silent + step if since is not None and since == last else 0.0
+            last = since
+            if silent >= self._stall_seconds:
                 self.stalled = True
                 self._process.kill()
                 return

@@ -151,7 +151,7 @@ class PreparedWriter:
                     if file.write(lines.encode()) != len(lines.encode()):
                         raise OSError(28, "no space left on device")
                     os.fsync(file.fileno())
-                except BaseException:
+                except OSError:  # an interrupted run keeps the lines: their files are whole
                     file.truncate(size)
                     raise
         except OSError as error:

@@ -43,14 +43,19 @@ def numbered_video(path: Path, count: int, rate: str, *options: object) -> Path:
 
 
 def flash_and_click(path: Path, rate: str, seconds: float, every: float, *options: object) -> Path:
-    """White frames and clicks of 10 ms together, every `every` seconds, starting at `every` / 2."""
-    # the flash is the frame on screen at the click: both begin at the same multiple of the frame's time
-    step = 1 / float(Fraction(rate))
+    """Three white frames and clicks of 10 ms together, about every `every` seconds, starting at about `every` / 2.
+
+    Both begin at a frame of the source, to the microsecond: what is apart afterwards, the reader has moved.
+    """
+    fraction = Fraction(rate)
+    frames = round(every * fraction)  # from flash to flash
+    first, period = frames // 2, float(frames / fraction)
+    start = float(first / fraction)
     ffmpeg(
         "-f", "lavfi", "-i", f"color=black:s=64x64:r={rate}:d={seconds}",
         "-f", "lavfi", "-i",
-        f"aevalsrc='0.9*lt(mod(t+{every / 2},{every}),0.01)*sin(2*PI*1000*t)':s=48000:d={seconds}",
-        "-vf", f"drawbox=t=fill:color=white:enable='lt(mod(t+{every / 2}+{step / 2},{every}),{step})'",
+        f"aevalsrc='0.9*lt(mod(t-{start:.9f}+{period:.9f},{period:.9f}),0.01)*cos(2*PI*1000*t)':s=48000:d={seconds}",
+        "-vf", f"drawbox=t=fill:color=white:enable='between(mod(n,{frames}),{first},{first + 2})'",
         *options, path,
     )  # fmt: skip
     return path

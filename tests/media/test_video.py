@@ -1,3 +1,4 @@
+import contextlib
 import math
 import time
 import tracemalloc
@@ -60,8 +61,7 @@ def test_flash_and_click_stay_together(tmp_path: Path, rate: str) -> None:
     seen = flashes(np.array([frame.mean() for frame in frames_of(video)]), 30)
     heard = clicks(read_audio(video), 16000)
     assert len(seen) == len(heard) == 4
-    # half a frame of ours and half a frame of the source, which draws the flash at its own frames
-    assert np.abs(seen - heard).max() <= 1 / 60 + 0.5 / float(Fraction(rate)) + 1e-3
+    assert np.abs(seen - heard).max() <= 1 / 60 + 1e-3  # half a frame; AAC smears the click by a millisecond
 
 
 @pytest.mark.long
@@ -74,14 +74,14 @@ def test_an_hour_does_not_drift(tmp_path: Path, rate: str) -> None:
     assert len(brightness) == round(source_frames / Fraction(rate) * 30)
     heard, seconds = [], 0.0
     for block in stream_audio(video):
-        heard += list(seconds + clicks(block, 16000))
+        starts = seconds + clicks(block, 16000)
+        heard += [start for start in starts if not heard or start > heard[-1] + 1]  # one may lie over two blocks
         seconds += len(block) / 16000
     seen = flashes(brightness, 30)
     assert len(seen) == len(heard) == 12
     apart = seen - np.array(heard)
     print(f"{rate}: {len(brightness)} frames, {seconds:.4f} s of sound, apart {1e3 * apart} ms")
-    assert np.abs(apart).max() <= 1 / 60 + 0.5 / float(Fraction(rate)) + 1e-3
-    assert abs(apart[-1] - apart[0]) <= 1 / 60 + 0.5 / float(Fraction(rate))  # no more at the end than at the start
+    assert np.abs(apart).max() <= 1 / 60 + 1e-3
 
 
 def test_sound_that_starts_late_in_its_file_is_put_where_it_belongs(tmp_path: Path) -> None:
@@ -219,3 +219,16 @@ def test_a_decoder_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(SpeakError, match="said nothing for 0.5 s"):
         list(stream_audio(video, stall_seconds=0.5))
     assert time.monotonic() - start < 10
+
+
+def test_frames_that_claim_to_last_for_weeks_are_not_filled_up(tmp_path: Path) -> None:
+    video = numbered_video(tmp_path / "v.avi", 10, "25")
+    content = bytearray(video.read_bytes())
+    scale = content.index(b"strh") + 8 + 20  # AVI's seconds a frame are scale / rate
+    content[scale : scale + 4] = (50_000_000).to_bytes(4, "little")
+    video.write_bytes(content)
+    start, count = time.monotonic(), 0
+    with VideoReader(video, stall_seconds=20) as reader, contextlib.suppress(SpeakError):
+        for _ in reader:
+            count += 1
+    assert count < 30 * (video.stat().st_size / 50 + 70) and time.monotonic() - start < 10
