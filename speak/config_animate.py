@@ -27,17 +27,21 @@ class AnimateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptConfig:
-    """How `--adapt` fits the weights to a person: pivotal tuning, the identity code first, then the generator."""
+    """How `--adapt` fits the weights to a person: pivotal tuning, the codes first, then the generator."""
 
-    steps: int = 300  # both phases together; the default of --adapt without a number
+    steps: int = 400  # both phases together; the default of --adapt without a number
     code_share: float = 0.3  # of the steps that fit the codes
     code_rate: float = 0.02  # Adam's learning rate of the codes
     generator_rate: float = 1e-3  # and of the generator
-    motion_frames: int = 2  # frames a step that hold the generator to its motion
+    motion_frames: int = 2  # poses and emotions a step, each with two sounds, that hold the generator to its motion
     clip_frames: int = 32  # frames of --adapt-clip, spread over it
     clip_batch: int = 2  # of them a step
+    clip_seconds: float = 20.0  # of --adapt-clip that are looked at
+    bank: int = 256  # poses, emotions and sounds that the motion frames are drawn from
     weight_pixel: float = 1.0  # mean absolute difference
-    weight_ssim: float = 1.0  # 1 - SSIM
+    weight_ssim: float = 0.5  # 1 - SSIM
+    weight_codes: float = 0.02  # pose, emotion and sound of the photo stay near what the encoders read
+    weight_identity: float = 0.1  # E_i reads the person from every frame
     weight_pose: float = 0.1  # E_p reads the same from adapted and original frames
     weight_emotion: float = 0.1  # and E_e
-    weight_mouth: float = 2.0  # what the sound changes in the picture stays the same
+    weight_mouth: float = 0.3  # what another sound changes in the picture stays the same

@@ -159,7 +159,7 @@ class Drivers:
             return iter([photo + moved - self.model.pose_from_numbers(rest.to(self.device))])
 
     def _video(self, path: str | Path, encode: Callable[[Tensor], Tensor], what: str) -> Codes:
-        box = self._driver_box(path, what)
+        box = self.driver_box(path, what)
         size = (self.image_size, self.image_size)
 
         def blocks() -> Codes:
@@ -173,7 +173,7 @@ class Drivers:
         first = next(stream)  # a video without a picture is refused before anything is generated
         return itertools.chain([first], stream)
 
-    def _driver_box(self, path: str | Path, what: str) -> tuple[int, int, int, int]:
+    def driver_box(self, path: str | Path, what: str) -> tuple[int, int, int, int]:
         """One crop for all of a driving video: the median of the largest face's boxes; without any the middle."""
         info = probe(path)
         looks = self.config.look_at_frames

@@ -17,6 +17,7 @@ from speak.media.face_detection import Box, Detector, best_detector
 
 # A crop that keeps this share of a square picture's side keeps all of it; less where boxes are not exact.
 ALREADY_CROPPED, ALREADY_CROPPED_ROUGHLY = 0.75, 0.6
+OVERLAPPING = 0.15  # IoU of two heads beyond which they are one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,11 @@ def find_face(
     if box is not None:
         return FoundFace(crop_box(given_box(box, width, height, name), width, height), "given box")
     detector = detector or best_detector()
-    found = sorted((item.box for item in detector.find(picture)), key=lambda item: item.x + item.w / 2)
+    heads: list[Box] = []
+    for item in detector.find(picture):  # the most confident first: where two heads overlap so much, one is an error
+        if all(item.box.iou(head) <= OVERLAPPING for head in heads):
+            heads.append(item.box)
+    found = sorted(heads, key=lambda item: item.x + item.w / 2)
     if face is not None:
         if not 1 <= face <= len(found):
             raise SpeakError(f"{name}: has no face {face}, {detector.name} finds {len(found)}")
