@@ -27,19 +27,25 @@ def pixels(frames: torch.Tensor) -> np.ndarray:
     return ((frames.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
-def untrained(name: str = "tiny", controls: bool = True, loud: float = 10.0) -> Speak:
+def untrained(name: str = "tiny", controls: bool = True) -> Speak:
     """A model with random weights whose pictures answer to all that drives them; `controls`: knows labels and angles.
 
-    loud: its pictures are so much stronger than those of a fresh model, which are nearly grey.
+    A fresh model's pictures are nearly grey: these have about the contrast of photographs.
     """
     torch.manual_seed(3)
     config = preset(name)
     model = Speak(config).eval()
     with torch.no_grad():
-        for layer in model.generator.synthesis.to_rgb:
-            layer.weight *= loud
         for parameter in model.editing.parameters():
             parameter *= 2
+        sizes = config.model
+        codes = [torch.randn(8, size.code_dim) for size in (sizes.identity, sizes.pose, sizes.emotion)]
+        audio = torch.randn(8, 1, sizes.audio.width)
+        identity, pose, emotion = codes
+        frames = model.generate(identity / identity.norm(dim=1, keepdim=True), pose[:, None], emotion[:, None], audio,
+                                model.draw_noise(range(8)))  # fmt: skip
+        for layer in model.generator.synthesis.to_rgb:
+            layer.weight *= 0.4 / frames.std()
         if controls:
             size = config.model.emotion.code_dim
             labels = torch.arange(len(EMOTIONS)).repeat_interleave(3)
