@@ -32,11 +32,13 @@ from speak.media.video import VideoWriter
 from speak.models.speak import Speak
 from speak.speech import Speech
 
+LENGTHS, QUICK_LENGTHS = (10, 180), (4, 20)  # seconds of speech
+
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """Two tables: whole videos of 10 and of 180 seconds (frames a second and peak memory), and what a frame's parts
     cost one after the other. `--quick`: 4 and 20 seconds."""
-    lengths = (4, 20) if arguments.quick else (10, 180)
+    lengths = QUICK_LENGTHS if arguments.quick else LENGTHS
     rows = []
     with tempfile.TemporaryDirectory(prefix="speak-bench-") as name:
         folder = Path(name)

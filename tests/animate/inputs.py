@@ -53,6 +53,7 @@ def untrained(name: str = "tiny", controls: bool = True) -> Speak:
             directions = torch.randn(len(EMOTIONS), size)
             directions[NEUTRAL] = 0
             model.emotion_prototypes.fit(directions[labels] * (levels[:, None] + 1) / 3, labels, levels)
+            model.pose_mapper.net[-1].weight *= 10  # a fitted one spreads its codes to about 1
             model.pose_mapper.fitted.fill_(True)
     return model
 
@@ -64,7 +65,7 @@ def save_model(path: Path, model: Speak, name: str = "tiny", **more: object) -> 
     return path
 
 
-def write_inputs(folder: Path, size: int = 96) -> dict[str, Path]:
+def write_inputs(folder: Path, size: int = 64) -> dict[str, Path]:
     """photo, speech (about 2 s), pose (40 frames), emotion (25 frames) of three rendered people."""
     folder.mkdir(exist_ok=True)
     said, moved, felt = performance(), performance(who=1), performance("happy", who=2)

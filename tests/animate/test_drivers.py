@@ -158,7 +158,7 @@ def test_a_large_frame_with_a_small_face_is_cropped_to_it(tmp_path: Path, inputs
     x, y, width, height = drivers(model).driver_box(tmp_path / "wide.mp4", "pose")
     middle_x, middle_y = x + width / 2, y + height / 2
     assert 300 < middle_x < 500 and 100 < middle_y < 300 and 80 <= width <= 300
-    assert drivers(model).driver_box(inputs["pose"], "pose") == (0, 0, 96, 96)  # cropped already: all of it
+    assert drivers(model).driver_box(inputs["pose"], "pose") == (0, 0, 64, 64)  # cropped already: all of it
 
 
 @pytest.mark.parametrize(
