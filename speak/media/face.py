@@ -174,5 +174,6 @@ def _fade(length: int, feather: float, low: bool, high: bool) -> np.ndarray:
     """float32 [length]: 0 at an end that fades, rising as a raised cosine to 1 over `feather` of the length."""
     width = max(1.0, feather * length)
     place = np.arange(length, dtype=np.float32) + 0.5
-    near = np.minimum(place if low else np.inf, length - place if high else np.inf)
+    beyond = np.full(length, np.inf, np.float32)
+    near = np.minimum(place if low else beyond, length - place if high else beyond)
     return (0.5 - 0.5 * np.cos(np.pi * np.clip(near / width, 0, 1))).astype(np.float32)

@@ -129,6 +129,12 @@ def test_pasted_back_the_photo_stays_around_the_face(head: TalkingHead, inputs: 
     assert np.abs(edge - photo[y, x : x + width]).max() <= 6  # no seam: the border is the photo's
 
 
+def test_a_crop_as_high_as_the_photo_is_pasted_back_too(head: TalkingHead, inputs: dict) -> None:
+    photo = np.pad(read_image(inputs["photo"]), ((0, 0), (40, 90), (0, 0)), constant_values=128)
+    frames = animate(head, inputs, photo=photo, box=(40, 0, 128, 128), paste_back=True)
+    assert frames.shape[1:] == photo.shape and (frames[:, :, :40] == 128).all() and difference(frames[9], photo) > 1
+
+
 def test_from_python_frames_come_one_by_one(weights: Path, inputs: dict, usual: np.ndarray) -> None:
     model = speak.load(weights, dtype="float32")
     video = model.animate(inputs["photo"], inputs["speech"], inputs["pose"], inputs["emotion"])
