@@ -14,6 +14,7 @@ from typing import Any
 # what -> (module, its function of (arguments) -> rows of plain values, what it measures)
 BENCHES = {
     "ops": ("speak.bench_ops", "the operators and the whole generator"),
+    "animate": ("speak.bench_animate", "a video from end to end, its parts, and memory by length"),
     "data": ("speak.bench_data", "preparing videos beside decoding them, reading a prepared corpus, rendering people"),
 }
 

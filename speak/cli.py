@@ -16,6 +16,8 @@ from speak.version import __version__
 
 # name -> (module, what it does, example)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "animate": ("speak.animate", "make a talking video of a photo",
+                "python -m speak animate ID.png SPEECH.wav POSE.mp4 EMO.mp4 -o OUT.mp4"),
     "bench": ("speak.bench", "measure speed on this machine", "python -m speak bench ops"),
     "train": ("speak.train.command", "train a stage", "python -m speak train --stage irfd"),
     "prepare": ("speak.prepare", "make a corpus or a folder of videos ready for training",

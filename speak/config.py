@@ -1,8 +1,8 @@
 """Every default of the project: named constants, the whole configuration and the table of presets.
 
-The dataclasses of networks are in config_models.py, those of stages and data in config_training.py; everybody imports
-them from here. Command-line flags are generated from these fields; an unknown key is an error. A checkpoint carries
-its own configuration as the plain dictionary of `to_dict`.
+The dataclasses of networks are in config_models.py, those of stages and data in config_training.py, those of videos in
+config_animate.py; everybody imports them from here. Command-line flags are generated from these fields; an unknown key
+is an error. A checkpoint carries its own configuration as the plain dictionary of `to_dict`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import typing
 from typing import Any
 
+from speak.config_animate import AdaptConfig, AnimateConfig
 from speak.config_models import (
     WAV2VEC2_PRESETS,
     DiscriminatorConfig,

@@ -41,6 +41,7 @@ def report() -> dict[str, dict[str, Any]]:
     import torch
 
     from speak import ops
+    from speak.precision import has_fast_bfloat16
 
     low, high = TORCH_TESTED
     release = ".".join(torch.__version__.split(".")[:2])
@@ -105,18 +106,6 @@ def _convolution_path(device: str, dtype: Any, reason: str | None) -> str:
         return f"cuDNN + epilogue{narrow}"
     prepacked = dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
     return "oneDNN, prepacked without gradients + epilogue" if prepacked else "torch + epilogue"
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16 itself: elsewhere it is slower than float32."""
-    import torch
-
-    try:
-        with open("/proc/cpuinfo") as file:
-            flags = next((line for line in file if line.startswith(("flags", "Features"))), "").split()
-        return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", "bf16"))
-    except OSError:
-        return torch.backends.cpu.get_cpu_capability() in ("AVX512_BF16", "AMX")
 
 
 def _version(package: str) -> str:

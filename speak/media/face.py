@@ -17,6 +17,7 @@ from speak.media.face_detection import Box, Detector, best_detector
 
 # A crop that keeps this share of a square picture's side keeps all of it; less where boxes are not exact.
 ALREADY_CROPPED, ALREADY_CROPPED_ROUGHLY = 0.75, 0.6
+OVERLAPPING = 0.15  # IoU of two heads beyond which they are one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,11 @@ def find_face(
     if box is not None:
         return FoundFace(crop_box(given_box(box, width, height, name), width, height), "given box")
     detector = detector or best_detector()
-    found = sorted((item.box for item in detector.find(picture)), key=lambda item: item.x + item.w / 2)
+    heads: list[Box] = []
+    for item in detector.find(picture):  # the most confident first: where two heads overlap so much, one is an error
+        if all(item.box.iou(head) <= OVERLAPPING for head in heads):
+            heads.append(item.box)
+    found = sorted(heads, key=lambda item: item.x + item.w / 2)
     if face is not None:
         if not 1 <= face <= len(found):
             raise SpeakError(f"{name}: has no face {face}, {detector.name} finds {len(found)}")
@@ -169,5 +174,6 @@ def _fade(length: int, feather: float, low: bool, high: bool) -> np.ndarray:
     """float32 [length]: 0 at an end that fades, rising as a raised cosine to 1 over `feather` of the length."""
     width = max(1.0, feather * length)
     place = np.arange(length, dtype=np.float32) + 0.5
-    near = np.minimum(place if low else np.inf, length - place if high else np.inf)
+    beyond = np.full(length, np.inf, np.float32)
+    near = np.minimum(place if low else beyond, length - place if high else beyond)
     return (0.5 - 0.5 * np.cos(np.pi * np.clip(near / width, 0, 1))).astype(np.float32)
