@@ -135,7 +135,7 @@ Tensor bias_act(const Tensor& x, std::optional<Tensor> b, int64_t dim, double sl
     using A = Accumulate<T>;
     const std::vector<A> zeros(bias ? 0 : x.size(dim));
     forward<T>(data<T>(held), bias ? data<A>(*bias) : zeros.data(), mutable_data<T>(y),
-               shape_around(held, dim, layout), Bend<A>(slope, gain, clamp));
+               shape_around(held, dim, layout), bend_for<T>(slope, gain, clamp));
   });
   return y;
 }
@@ -154,7 +154,7 @@ std::tuple<Tensor, Tensor> bias_act_backward(const Tensor& dy, const Tensor& y, 
     using T = decltype(zero);
     using A = Accumulate<T>;
     backward<T>(data<T>(gradient), data<T>(held), mutable_data<T>(dx), with_bias ? mutable_data<A>(db) : nullptr,
-                shape_around(held, dim, layout), Bend<A>(slope, gain, clamp));
+                shape_around(held, dim, layout), bend_for<T>(slope, gain, clamp));
   });
   return {dx, db};
 }

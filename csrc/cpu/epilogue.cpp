@@ -162,7 +162,7 @@ std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, in
                         b ? data<A>(*b) : zeros.data(),
                         data_or_null<A>(s),
                         noises == 1 ? 0 : height * width,
-                        Bend<A>(slope, gain, clamp),
+                        bend_for<T>(slope, gain, clamp),
                         plain ? mutable_data<T>(y) : nullptr,
                         s ? mutable_data<T>(scaled) : nullptr};
     if (filter)

@@ -69,6 +69,15 @@ template <class A> struct Bend {
   }
 };
 
+// The bend of data of type T: the limit rounded as results are, so that the backward pass knows a clamped one.
+template <class T> Bend<Accumulate<T>> bend_for(double slope, double gain, double clamp) {
+  Bend<Accumulate<T>> bend(slope, gain, clamp);
+  T limit;
+  store(limit, bend.limit);
+  bend.limit = load(limit);
+  return bend;
+}
+
 // Elements worked on at a time: a few buffers of this many floats fit a first-level cache.
 constexpr int64_t kRow = 1024;
 
