@@ -55,11 +55,16 @@ template <class A> struct Bend {
         gain(static_cast<A>(gain)),
         limit(clamp >= 0 ? static_cast<A>(clamp) : std::numeric_limits<A>::infinity()) {}
 
-  A operator()(A t) const {  // comparisons ordered so that a NaN comes through
-    const A bent = t * slope;
-    A y = (bent > t ? bent : t) * gain;
-    y = -limit > y ? -limit : y;
-    return limit < y ? limit : y;
+  // V is A, or a vector of them. Comparisons are ordered so that a NaN comes through.
+  template <class V> void apply(V& t) const {
+    const V bent = t * slope, most = V{} + limit, least = -most;
+    t = (bent > t ? bent : t) * gain;
+    t = least > t ? least : t;
+    t = most < t ? most : t;
+  }
+  A operator()(A t) const {
+    apply(t);
+    return t;
   }
 
   // The derivative, seen from the result.
