@@ -26,6 +26,7 @@ from speak.config_models import (
 )
 from speak.config_training import (
     ClipsConfig,
+    DisentanglementConfig,
     IrfdConfig,
     PrepareConfig,
     RenderedConfig,
@@ -78,6 +79,7 @@ class Config:
     synth: SynthConfig = SynthConfig()
     rendered: RenderedConfig = RenderedConfig()
     clips: ClipsConfig = ClipsConfig()
+    disentanglement: DisentanglementConfig = DisentanglementConfig()
 
 
 def _network(name: str, **changes: Any) -> dict[str, Any]:

@@ -115,3 +115,17 @@ class ClipsConfig:
     sync_positive: float = 0.5  # share of matched windows
     sync_shifted: float = 0.5  # share of the negatives that come from the same clip, shifted
     sync_shift: int = 6  # frames; least shift of a negative
+
+
+@dataclasses.dataclass(frozen=True)
+class DisentanglementConfig:
+    """How many rendered samples disentanglement is measured with; the defaults take about two minutes of two cores."""
+
+    probe_frames: int = 2000  # single frames, about as many people: two thirds fit the probes, the rest tests them
+    people: int = 20  # of the identity probe
+    person_frames: int = 24  # of each of them: two thirds fit, the rest tests
+    exchange_pairs: int = 96
+    audio_clips: int = 12
+    clip_frames: int = 60  # of a clip whose audio is exchanged
+    grid_rows: int = 2  # pairs a factor in the Figure 5 grid
+    batch: int = 32
