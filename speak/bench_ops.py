@@ -106,7 +106,7 @@ def _operators(
         bias.requires_grad_(True)
 
         def call() -> None:
-            input = x.next().requires_grad_(True)
+            input = x.next().detach().requires_grad_(True)
             torch.autograd.grad(function(input), (input, bias), gradient)
 
         gradient = image(*shape)
@@ -162,6 +162,7 @@ def _copies(x: Rotation, halves: int, device: torch.device) -> Callable[[], None
     """A call that moves `halves` times the bytes of an x: whole copies, and half of one for an odd number."""
     targets = Rotation(x.next())
 
+    @torch.no_grad()
     def call() -> None:
         for _ in range(halves // 2):
             targets.next().copy_(x.next())
