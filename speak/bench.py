@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import platform
 import statistics
 import time
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=list(BENCHES), help="; ".join(f"{k}: {v[1]}" for k, v in BENCHES.items()))
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda where there is one")
+    parser.add_argument("--only", default="", help="of `ops`: only the rows whose name contains this")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: a look, not a figure to quote")
 
 
@@ -57,16 +59,25 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def median_ms(call: Callable[[], Any], repeats: int, synchronize: Callable[[], None] | None = None) -> float:
+def median_ms(
+    call: Callable[[], Any],
+    repeats: int,
+    synchronize: Callable[[], None] | None = None,
+    seconds: float = math.inf,  # after which three repeats are enough
+) -> float:
     """Median wall time of `call` in milliseconds, after two calls that are not counted."""
-    times = []
+    times: list[float] = []
+    begin = time.perf_counter()
     for turn in range(repeats + 2):
         start = time.perf_counter()
         call()
         if synchronize:
             synchronize()
+        end = time.perf_counter()
         if turn >= 2:
-            times.append(time.perf_counter() - start)
+            times.append(end - start)
+        if len(times) >= 3 and end - begin > seconds:
+            break
     return 1e3 * statistics.median(times)
 
 

@@ -27,6 +27,7 @@ from speak.models.stylegan2 import BLUR, Generator
 
 ROTATION = 288 << 20  # bytes
 SHAPES = ((1, 64, 256, 256), (4, 256, 128, 128), (1, 512, 32, 32))
+SECONDS = 1.0  # for a figure; slower calls are repeated three times
 CHILD = "SPEAK_BENCH_CHILD"
 
 
@@ -34,33 +35,36 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     """{title: rows} of every measurement."""
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
-        return _measure_here(device, arguments.quick, "")
+        return _measure_here(device, arguments, "")
     if os.environ.get(CHILD):
         kept = allocator.keep_memory()
-        return _measure_here(device, arguments.quick, ", allocator keeps memory" if kept else ", default allocator")
+        return _measure_here(device, arguments, ", allocator keeps memory" if kept else ", default allocator")
     tables = {}
     for keep in ("1", "0"):
         command = [sys.executable, "-m", "speak", "bench", "ops", "--json", "--device", "cpu"]
-        command += ["--quick"] if arguments.quick else []
+        command += ["--only", arguments.only] + (["--quick"] if arguments.quick else [])
         environment = {**os.environ, CHILD: "1", "SPEAK_KEEP_MEMORY": keep}
         child = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
         tables |= json.loads(child.stdout)["tables"]
     return tables
 
 
-def _measure_here(device: torch.device, quick: bool, where: str) -> dict[str, list[dict[str, Any]]]:
+def _measure_here(
+    device: torch.device, arguments: argparse.Namespace, where: str
+) -> dict[str, list[dict[str, Any]]]:
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    dtypes = (torch.float32, half)
-    return {
+    dtypes, only = (torch.float32, half), arguments.only
+    tables = {
         f"operators{where} (ms; ratio = ours / copy of the same traffic)": [
             row
             for shape, dtype in itertools.product(SHAPES, dtypes)
-            for row in _operators(device, shape, dtype, 5 if quick else 15)
+            for row in _operators(device, shape, dtype, 5 if arguments.quick else 15, only)
         ],
-        f"generator 256x256, channel base 16384{where} (ms)": [
-            row for batch in (1, 4) for row in _generator(device, batch, dtypes, 3 if quick else 7)
+        f"256x256, channel base 16384{where} (ms; ratio = ours / bare convolutions)": [
+            row for batch in (1, 4) for row in _generator(device, batch, dtypes, 3 if arguments.quick else 9, only)
         ],
     }
+    return {title: rows for title, rows in tables.items() if rows}
 
 
 class Rotation:
@@ -74,12 +78,13 @@ class Rotation:
         return next(self.tensors)
 
 
-def _timer(device: torch.device, repeats: int) -> Callable[[Callable[[], Any]], float]:
-    return lambda call: median_ms(call, repeats, torch.cuda.synchronize if device.type == "cuda" else None)
+def _timer(device: torch.device, repeats: int) -> Callable[..., float]:
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else None
+    return lambda call, seconds=SECONDS: median_ms(call, repeats, synchronize, seconds)
 
 
 def _operators(
-    device: torch.device, shape: tuple[int, int, int, int], dtype: torch.dtype, repeats: int
+    device: torch.device, shape: tuple[int, int, int, int], dtype: torch.dtype, repeats: int, only: str
 ) -> list[dict[str, Any]]:
     batch, channels, height, width = shape
     timed = _timer(device, repeats)
@@ -101,7 +106,7 @@ def _operators(
         bias.requires_grad_(True)
 
         def call() -> None:
-            input = x.next().requires_grad_(True)
+            input = x.next().detach().requires_grad_(True)
             torch.autograd.grad(function(input), (input, bias), gradient)
 
         gradient = image(*shape)
@@ -133,6 +138,8 @@ def _operators(
     copies = {}
     rows = []
     for name, (call, read, written) in calls.items():
+        if only not in name:
+            continue
         passes = (read + written) / 2
         if passes not in copies:
             copies[passes] = timed(_copies(x, read + written, device))
@@ -155,6 +162,7 @@ def _copies(x: Rotation, halves: int, device: torch.device) -> Callable[[], None
     """A call that moves `halves` times the bytes of an x: whole copies, and half of one for an odd number."""
     targets = Rotation(x.next())
 
+    @torch.no_grad()
     def call() -> None:
         for _ in range(halves // 2):
             targets.next().copy_(x.next())
@@ -166,7 +174,12 @@ def _copies(x: Rotation, halves: int, device: torch.device) -> Callable[[], None
     return call
 
 
-def _generator(device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...], repeats: int) -> list[dict[str, Any]]:
+def _generator(
+    device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...], repeats: int, only: str
+) -> list[dict[str, Any]]:
+    inference, training = (only in name for name in ("generator", "generator forward+backward"))
+    if not training:  # which holds the other's name
+        return []
     torch.manual_seed(0)
     generator = Generator(256, 512, 16384, 512).to(device).eval()
     styles = torch.randn(batch, generator.num_styles, 512, device=device)
@@ -175,13 +188,13 @@ def _generator(device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...]
         torch.nn.init.constant_(convolution.noise_strength, 0.1)
     timed = _timer(device, repeats)
     rows = []
-    for dtype in dtypes:
+    for dtype in dtypes if inference else ():
         with torch.no_grad():
-            ours = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype))
+            ours = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype), 3 * SECONDS)
             with ops.backend("reference"):
                 reference = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype))
-            bare = timed(_bare_convolutions(generator, batch, dtype, device))
-        rows.append(_generator_row("inference", batch, dtype, ours, reference, bare))
+            bare = timed(_bare_convolutions(generator, batch, dtype, device), 3 * SECONDS)
+        rows.append(_generator_row("generator", batch, dtype, ours, reference, bare))
     target = torch.randn(batch, 3, 256, 256, device=device)
 
     def train() -> None:
@@ -191,7 +204,7 @@ def _generator(device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...]
     ours = timed(train)
     with ops.backend("reference"):
         reference = timed(train)
-    rows.append(_generator_row("forward+backward", batch, torch.float32, ours, reference, None))
+    rows.append(_generator_row("generator forward+backward", batch, torch.float32, ours, reference, None))
     return rows
 
 

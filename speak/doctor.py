@@ -1,4 +1,7 @@
-"""`python -m speak doctor`: what is installed, what is compiled, which path each operator takes and why."""
+"""`python -m speak doctor`: what is installed, what is compiled, which path each operator takes and why.
+
+With `--preset NAME`, what every part of that model costs as well.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,23 @@ import sys
 from typing import Any
 
 from speak.bench import print_table, processor
+from speak.config import PRESETS
 from speak.version import TORCH_TESTED, __version__
 
 PACKAGES = ("torch", "numpy", "scipy", "soundfile", "imageio", "imageio-ffmpeg", "tqdm")
-# Extras, and what they would do.
+# Extras: the modules that make one, and what it is for.
 EXTRAS = {
-    "dlib": "faces: finds real faces and their 68 landmarks (pip install 'speak[faces]')",
-}
+    "faces": (("dlib",), "finds faces at more angles, and their landmarks"),
+    "test": (
+        ("pytest", "ruff", "ninja", "skimage", "transformers", "safetensors", "python_speech_features",
+         "nvidia.cuda_nvrtc", "nvidia.cuda_runtime", "nvidia.cuda_nvcc"),
+        "runs every test",
+    ),
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.add_argument("--preset", choices=list(PRESETS), help="also say what every part of this model costs")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -34,6 +43,11 @@ def run(arguments: argparse.Namespace) -> None:
         print()
     print("paths of the operators (backend: auto)")
     print_table(operator_paths())
+    if arguments.preset:
+        from speak.models.profile import describe, table
+
+        print(f"\npreset {arguments.preset} (multiply-adds and activations of a forward pass in float32)")
+        print_table(table(describe(arguments.preset)))
 
 
 def report() -> dict[str, dict[str, Any]]:
@@ -67,10 +81,7 @@ def report() -> dict[str, dict[str, Any]]:
         "gpu": _gpus(),
         "keep memory": "on in commands (SPEAK_KEEP_MEMORY=0 turns it off)" if _has_mallopt() else "needs glibc",
     }
-    extras = {
-        name: "installed" if importlib.util.find_spec(name) else f"not installed; {purpose}"
-        for name, purpose in EXTRAS.items()
-    }
+    extras = {name: _extra(name, *about) for name, about in EXTRAS.items()}
     return {"versions": versions, "machine": machine, "compiled operators": compiled, "extras": extras}
 
 
@@ -113,6 +124,21 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _extra(name: str, modules: tuple[str, ...], purpose: str) -> str:
+    missing = [module for module in modules if not _is_there(module)]
+    if not missing:
+        return f"installed: {purpose}"
+    lacking = "not installed" if len(missing) == len(modules) else f"lacks {', '.join(missing)}"
+    return f"{lacking}; {purpose} (pip install '.[{name}]')"
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
 
 
 def _number(release: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 // The fused end of a StyleGAN2 layer on CPU: blur, demodulation, noise, bias, activation, gain, clamp, and the scaling
 // by the next layer's styles, in one pass over the convolution's result.
+#include "sliding_filter.h"
 #include "weighted_sum.h"
 
 namespace speak::cpu {
@@ -60,6 +61,43 @@ template <class T> struct Epilogue {
     if (scaled) write(scaled, next_styles[n * channels + c]);
   }
 };
+
+// The epilogue of a filtered row of image n, sixteen channels of a pixel at a time.
+template <class T> struct EpilogueOfRow {
+  using A = Accumulate<T>;
+  using V = Lanes<A>;
+  const Epilogue<T>* e;
+  int64_t n, pixel;  // of the row's first result
+  V demodulation, bias, styles;
+
+  void prepare(int64_t c) {
+    read_lanes(demodulation, e->demodulation + n * e->channels + c);
+    read_lanes(bias, e->bias + c);
+    if (e->scaled) read_lanes(styles, e->next_styles + n * e->channels + c);
+  }
+  void take(const V& v, int64_t result, int64_t c) {
+    V y = bias;
+    if (e->noise) y += e->noise[n * e->noise_stride + pixel + result];
+    y += v * demodulation;
+    e->bend.apply(y);
+    const int64_t at = (n * e->pixels + pixel + result) * e->channels + c;
+    if (e->y) write_lanes(e->y + at, y);
+    if (e->scaled) write_lanes(e->scaled + at, y * styles);
+  }
+};
+
+template <class T, class A = Accumulate<T>>
+void blurred_sliding(const T* x, const A* f, int64_t pad, const Epilogue<T>& e, int64_t batch, int64_t in_height,
+                     int64_t in_width, int64_t height, int64_t width) {
+  parallel(batch * height, width * e.channels, [&](int64_t begin, int64_t end) {
+    std::vector<A> state(3 * e.channels);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t n = i / height, row = i % height, row_size = in_width * e.channels;
+      const FourRows<T> rows(x + n * in_height * row_size, f, row - pad, in_height, row_size, in_width);
+      slide<T>(rows, f, e.channels, -pad, width, state.data(), EpilogueOfRow<T>{&e, n, row * width, {}, {}, {}});
+    }
+  });
+}
 
 template <class T> void pointwise(const T* x, const Epilogue<T>& e, int64_t batch, Layout layout) {
   const bool last = layout == Layout::channels_last;
@@ -162,10 +200,12 @@ std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, in
                         b ? data<A>(*b) : zeros.data(),
                         data_or_null<A>(s),
                         noises == 1 ? 0 : height * width,
-                        Bend<A>(slope, gain, clamp),
+                        bend_for<T>(slope, gain, clamp),
                         plain ? mutable_data<T>(y) : nullptr,
                         s ? mutable_data<T>(scaled) : nullptr};
-    if (filter)
+    if (filter && layout == Layout::channels_last && can_slide(taps, taps, channels))
+      blurred_sliding<T>(data<T>(held), data<A>(*filter), pad0, e, batch, in_height, in_width, height, width);
+    else if (filter)
       blurred<T>(data<T>(held), data<A>(*filter), taps, pad0, e, batch, in_height, in_width, height, width, layout);
     else
       pointwise<T>(data<T>(held), e, batch, layout);

@@ -149,10 +149,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> epilogue_backward(
     using A = Accumulate<T>;
     const std::vector<A> ones(d ? 0 : batch * channels, A(1));
     const Backward<T> b{channels, pixels, data_or_null<T>(gy), data_or_null<T>(gs), data<T>(held), data<T>(result),
-                        d ? data<A>(*d) : ones.data(), data_or_null<A>(s), Bend<A>(slope, gain, clamp),
+                        d ? data<A>(*d) : ones.data(), data_or_null<A>(s), bend_for<T>(slope, gain, clamp),
                         mutable_data<T>(dx)};
-    // About 16k values a piece: enough to be worth a task, and sums in A stay short.
-    const int64_t span = layout == Layout::channels_last ? std::max<int64_t>(1, 16 * kRow / channels) : 4 * kRow;
+    // About 16k values a piece: enough to be worth a task, and sums in A stay short. At least 64 pixels, so that the
+    // sums of all pieces stay small beside the data however many channels there are.
+    const int64_t span = layout == Layout::channels_last ? std::max<int64_t>(64, 16 * kRow / channels) : 4 * kRow;
     const int64_t pieces = (pixels + span - 1) / span, sums_each = kSums * channels;
     std::vector<double> partial(batch * pieces * sums_each);
     A* dnoise = noise_batch > 0 ? mutable_data<A>(dz) : nullptr;

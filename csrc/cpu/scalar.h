@@ -55,11 +55,16 @@ template <class A> struct Bend {
         gain(static_cast<A>(gain)),
         limit(clamp >= 0 ? static_cast<A>(clamp) : std::numeric_limits<A>::infinity()) {}
 
-  A operator()(A t) const {  // comparisons ordered so that a NaN comes through
-    const A bent = t * slope;
-    A y = (bent > t ? bent : t) * gain;
-    y = -limit > y ? -limit : y;
-    return limit < y ? limit : y;
+  // V is A, or a vector of them. Comparisons are ordered so that a NaN comes through.
+  template <class V> void apply(V& t) const {
+    const V bent = t * slope, most = V{} + limit, least = -most;
+    t = (bent > t ? bent : t) * gain;
+    t = least > t ? least : t;
+    t = most < t ? most : t;
+  }
+  A operator()(A t) const {
+    apply(t);
+    return t;
   }
 
   // The derivative, seen from the result.
@@ -67,7 +72,22 @@ template <class A> struct Bend {
     const A inside = y < limit && y > -limit ? gain : A(0);
     return y > 0 ? inside : inside * slope;
   }
+  template <class V> void differentiate(V& gradient, const V& y) const {  // vectors of A
+    const V most = V{} + limit, least = -most, above = gradient * gain, below = above * slope;
+    const V bent = y > V{} ? above : below;
+    gradient = y < most ? bent : V{};
+    gradient = y > least ? gradient : V{};
+  }
 };
+
+// The bend of data of type T: the limit rounded as results are, so that the backward pass knows a clamped one.
+template <class T> Bend<Accumulate<T>> bend_for(double slope, double gain, double clamp) {
+  Bend<Accumulate<T>> bend(slope, gain, clamp);
+  T limit;
+  store(limit, bend.limit);
+  bend.limit = load(limit);
+  return bend;
+}
 
 // Elements worked on at a time: a few buffers of this many floats fit a first-level cache.
 constexpr int64_t kRow = 1024;

@@ -2,6 +2,7 @@
 //
 // Data is widened to rows with room for the padding on both sides, so that inner loops have no bounds to check.
 // In channels-last data a step along the row is C elements; planar data is the same with one channel.
+#include "sliding_filter.h"
 #include "weighted_sum.h"
 
 namespace speak::cpu {
@@ -121,6 +122,28 @@ void along_row(const A* samples, const A* taps, int64_t count, Axis x, int64_t s
   }
 }
 
+// Results of a row as they are.
+template <class T> struct WriteRow {
+  T* to;
+  int64_t channels;
+  void prepare(int64_t) {}
+  void take(const Lanes<Accumulate<T>>& v, int64_t pixel, int64_t c) { write_lanes(to + pixel * channels + c, v); }
+};
+
+template <class T, class A = Accumulate<T>>
+void run_sliding(const T* in, T* result, const Filter<A>& filter, Axis y, Axis x, int64_t images, int64_t channels) {
+  const int64_t row_size = x.in * channels, out_size = x.out * channels;
+  parallel(images * y.out, out_size * 4, [&](int64_t begin, int64_t end) {
+    std::vector<A> state(3 * channels);
+    for (int64_t i = begin; i < end; ++i) {
+      const FourRows<T> rows(in + i / y.out * y.in * row_size, filter.down_columns.data(), i % y.out - y.pad, y.in,
+                             row_size, x.in);
+      slide<T>(rows, filter.along_rows.data(), channels, -x.pad, x.out, state.data(),
+               WriteRow<T>{result + i * out_size, channels});
+    }
+  });
+}
+
 template <class T, class A = Accumulate<T>>
 void run(const T* in, T* result, const Filter<A>& filter, Axis y, Axis x, int64_t planes, int64_t stride) {
   const int64_t row_size = x.in * stride, out_size = x.out * stride;
@@ -183,6 +206,9 @@ Tensor upfirdn2d(const Tensor& x, const Tensor& f, int64_t up_x, int64_t up_y, i
     using A = Accumulate<T>;
     const bool last = layout == Layout::channels_last;
     const auto filter = filter_of<A>(data<A>(*taps), taps_y, taps_x, separable, flip_filter, static_cast<A>(gain));
+    if (last && up_x * up_y * down_x * down_y == 1 &&
+        can_slide(filter.down_columns.size(), filter.along_rows.size(), x.size(1)))
+      return run_sliding<T>(data<T>(held), mutable_data<T>(y), filter, vertical, horizontal, x.size(0), x.size(1));
     run<T>(data<T>(held), mutable_data<T>(y), filter, vertical, horizontal,
            last ? x.size(0) : x.size(0) * x.size(1), last ? x.size(1) : 1);
   });

@@ -34,10 +34,10 @@ class EqualizedLinear(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:  # [..., in_features] -> [..., out_features]
-        weight, bias = self.weight * self.weight_gain, self.bias * self.bias_gain
+        x, bias = x * self.weight_gain, self.bias * self.bias_gain  # x is the smaller of the two factors
         if self.activation == "linear":
-            return functional.linear(x, weight, bias)
-        return ops.bias_act(functional.linear(x, weight), bias, dim=-1, act=self.activation)
+            return functional.linear(x, self.weight, bias)
+        return ops.bias_act(functional.linear(x, self.weight), bias, dim=-1, act=self.activation)
 
 
 class MappingNetwork(nn.Module):

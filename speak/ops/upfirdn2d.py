@@ -19,14 +19,17 @@ from speak.ops.bias_act import as_vector, dense
 
 def setup_filter(
     f: Sequence[float] | Tensor | None,  # [taps] or [FH, FW]; None: the identity
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,  # default: torch's default device
     normalize: bool = True,  # to a sum of one
     flip_filter: bool = False,
     gain: float = 1,
     separable: bool | None = None,  # keep one-dimensional taps so; default: from 8 taps on
 ) -> Tensor:
     """A float32 filter for `upfirdn2d`, from taps such as [1, 3, 3, 1]."""
-    f = torch.as_tensor(1.0 if f is None else f, dtype=torch.float32)
+    device = torch.get_default_device() if device is None else device
+    if not isinstance(f, Tensor):  # worked out where there are numbers, whatever the default device
+        f = torch.tensor(1.0 if f is None else f, dtype=torch.float32, device="cpu")
+    f = f.float()
     if f.ndim not in (0, 1, 2) or f.numel() == 0:
         raise ValueError(f"a filter has one or two dimensions and at least a tap, not shape {tuple(f.shape)}")
     f = f.reshape(1) if f.ndim == 0 else f

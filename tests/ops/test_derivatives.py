@@ -86,6 +86,25 @@ def test_training_gradients_equal_the_reference_in_float64(
         assert_close(actual, expected, dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("clamp", [0.7, 0.3])  # bfloat16 rounds the one down and the other up
+def test_limited_values_take_no_gradient_and_the_others_all_of_it(
+    dtype: torch.dtype, layout: torch.memory_format, clamp: float, backend: str
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 24, 9, 7).to(dtype).contiguous(memory_format=layout).requires_grad_()
+    steep = 2**0.5 * (0.2 + 0.8 * (x > 0).double())
+    y = x.detach().double() * steep
+    clear = (y.abs() - clamp).abs() > 0.02  # of the limit, whatever the rounding
+    expected = steep * (y.abs() < clamp)
+    assert 100 < (clear & (expected == 0)).sum() < clear.sum() - 100
+    for result in (ops.bias_act(x, act="lrelu", clamp=clamp), ops.layer_epilogue(x, clamp=clamp)[0]):
+        for differentiable in (False, True):
+            (dx,) = torch.autograd.grad(result.sum(), x, create_graph=differentiable, retain_graph=True)
+            assert_close(dx[clear], expected[clear], dtype)
+
+
 def test_gradients_do_not_depend_on_the_number_of_threads(compiled: None) -> None:
     torch.manual_seed(0)
     x, b = torch.randn(2, 48, 64, 64).contiguous(memory_format=torch.channels_last), torch.randn(48)

@@ -5,6 +5,7 @@ import torch
 from tolerances import assert_close
 
 from speak import ops
+from speak.models.stylegan2 import Generator
 
 pytestmark = pytest.mark.skipif(bool(ops.LIBRARY.missing), reason=f"no compiled library: {ops.LIBRARY.missing}")
 
@@ -77,6 +78,20 @@ def test_meta_tensors_have_the_shape_of_the_result() -> None:
     )
     y = ops.modulated_conv2d(x, w, s, up=2, padding=1, resample_filter=FILTER.to("meta"))
     assert y.device.type == "meta" and y.shape == (2, 6, 16, 16)
+
+
+def test_a_generator_is_built_and_run_under_a_default_meta_device() -> None:
+    with torch.device("meta"):
+        generator = Generator(16, 8, channel_base=64, channel_max=8)
+        styles = torch.empty(2, generator.num_styles, 8)
+        images = [generator(styles, "random"), generator(styles, dtype=torch.bfloat16)]
+        with torch.no_grad():
+            images.append(generator(styles))
+        assert ops.setup_filter([1, 2, 1]).device.type == "meta"
+    for image in images:
+        assert image.device.type == "meta" and image.shape == (2, 3, 16, 16) and image.dtype == torch.float32
+    images[0].sum().backward()
+    assert all(p.grad is not None and p.grad.device.type == "meta" for p in generator.parameters())
 
 
 def test_under_autocast_a_layer_runs_in_bfloat16_with_float32_parameters() -> None:
