@@ -33,7 +33,6 @@ FLOORS = {
     "speak.foreign_pickles": 2,
     "speak.foreign_wav2vec2": 2,
     "speak.train": 3,
-    "speak.precision": 0,
     "speak.prepare": 3,
     "speak.animate": 3,
     "speak.adapt": 3,
