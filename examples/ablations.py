@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--irfd-steps", type=int, help="instead of the trial")
     parser.add_argument("--speak-steps", type=int, help="instead of the trial")
     for stage, count in (("judge", 4000), ("perceptual", 2000), ("audio", 2000), ("syncnet", 3000)):
-        parser.add_argument(f"--{stage}-steps", type=int, default=count, help=f"default {count}; trained once or a seed")
+        parser.add_argument(f"--{stage}-steps", type=int, default=count, help=f"default {count}, once or a seed")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value",
                         help="of every training, such as irfd.weight_cross=0 for the paper's losses alone")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true")

@@ -1,11 +1,13 @@
 """What all tests share: two threads, and the backends that this machine has."""
 
+import os
+
 import pytest
 import torch
 
 from speak import ops
 
-torch.set_num_threads(2)
+torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
 
 COMPILED = pytest.param(
     "compiled",

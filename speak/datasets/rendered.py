@@ -142,7 +142,7 @@ class RenderedData:
             self._stock[block] = self._render(range(block * self._block, (block + 1) * self._block))
             most = math.ceil(self._draws.kept / self._block) + 2
             while len(self._stock) > most:
-                del self._stock[min(self._stock)]
+                del self._stock[min(self._stock.keys() - {block})]
         return _picked(self._stock[block], place)
 
     def _render(self, numbers: range) -> _Rendered:

@@ -3,7 +3,6 @@
 import pytest
 import references
 import torch
-from tolerances import assert_close
 from trials import (
     BFLOAT,
     CLAMPED,
@@ -20,6 +19,8 @@ from trials import (
     operands,
     small,
 )
+
+from tests.tolerances import assert_close
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -4,8 +4,9 @@ import zlib
 
 import references
 import torch
-from tolerances import assert_close
 from torch import Tensor
+
+from tests.tolerances import assert_close
 
 HALF, BFLOAT, FLOAT, DOUBLE = torch.float16, torch.bfloat16, torch.float32, torch.float64
 DTYPES = [HALF, BFLOAT, FLOAT, DOUBLE]

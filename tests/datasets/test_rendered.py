@@ -52,7 +52,7 @@ def test_a_sample_depends_on_its_number_alone(stage: str) -> None:
 def test_what_is_rendered_is_used_several_times_and_then_makes_room() -> None:
     data = RenderedData("irfd", size=SIZE, config=FEW)
     units = [data._draws.use(index)[0] for index in range(400)]
-    assert min(units) == 0 and max(units) == 106 and len(set(units)) > 90
+    assert min(units) == 0 and 99 <= max(units) <= 106 and len(set(units)) > 90
     assert all(index // 4 <= unit < index // 4 + 8 for index, unit in enumerate(units))
     for index in range(0, 400, 20):
         data.batch([index])
@@ -70,7 +70,9 @@ def test_two_processes_with_workers_see_the_global_batch_of_one(stage: str) -> N
     for step in (0, 1):
         parts = zip(tensors_of(whole[step]), *(tensors_of(half[step]) for half in halves), strict=True)
         for one, left, right in parts:
-            assert torch.equal(one, torch.cat([left, right]) if len(one) == 4 else torch.cat([*left.split(2), *right.split(2)][::2] + [*left.split(2), *right.split(2)][1::2]))
+            if len(one) == 8:  # both pictures of four pairs: sources first, then targets
+                left, right = (torch.cat(both) for both in zip(left.split(2), right.split(2), strict=True))
+            assert torch.equal(one, torch.cat([left, right]))
     for again, before in zip(tensors_of(resumed), tensors_of(whole[1]), strict=True):
         assert torch.equal(again, before)
     with pytest.raises(SpeakError, match="batch of 5"):

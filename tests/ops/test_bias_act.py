@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from tolerances import assert_close
 
 from speak import ops
+from tests.tolerances import assert_close
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tolerances import assert_close
 from torch.autograd import gradcheck, gradgradcheck
 
 from speak import ops
+from tests.tolerances import assert_close
 
 FILTER = ops.setup_filter([1, 3, 2, 1], separable=True)
 

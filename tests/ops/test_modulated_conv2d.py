@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tolerances import assert_close
 
 from speak import ops
+from tests.tolerances import assert_close
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 FILTER = ops.setup_filter([1, 3, 3, 1], separable=True)

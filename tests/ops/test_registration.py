@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tolerances import assert_close
 
 from speak import ops
 from speak.models.stylegan2 import Generator
+from tests.tolerances import assert_close
 
 pytestmark = pytest.mark.skipif(bool(ops.LIBRARY.missing), reason=f"no compiled library: {ops.LIBRARY.missing}")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from tolerances import assert_close
 
 from speak import ops
+from tests.tolerances import assert_close
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 

@@ -17,7 +17,7 @@ from speak import checkpoint
 from speak.errors import SpeakError
 from speak.train.command import run_stage
 from speak.train.loop import divided
-from small_training import settings, small
+from tests.small_training import settings, small
 
 CPU = torch.device("cpu")
 

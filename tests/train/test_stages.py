@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import small
 
 from speak import checkpoint, losses
 from speak.config import PRESETS, from_dict, preset
@@ -17,6 +16,7 @@ from speak.train.face_weight import face_weight
 from speak.train.grow import load_or_grow
 from speak.train.irfd import effective_rank
 from speak.train.stage import Stage, noise_maps
+from tests.small_training import small
 
 CPU = torch.device("cpu")
 
