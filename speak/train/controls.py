@@ -43,6 +43,9 @@ def fit_controls(irfd: IRFD, batches: Iterable[PairBatch]) -> None:
 
 def _fit_mapper(irfd: IRFD, poses: torch.Tensor, codes: torch.Tensor) -> None:
     mapper = irfd.pose_mapper
+    with torch.random.fork_rng(devices=[]):  # a fresh start: a second fit must not depend on the first
+        torch.manual_seed(0)
+        mapper.apply(lambda layer: layer.reset_parameters() if hasattr(layer, "reset_parameters") else None)
     with torch.enable_grad():
         for parameter in mapper.parameters():
             parameter.requires_grad_(True)
