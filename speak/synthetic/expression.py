@@ -36,7 +36,7 @@ _EMOTION_ACTIONS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 # These two are told by small signs, so their weaker levels show more of them: by how much the first of it is enlarged.
-_EARLY = {"contempt": 0.55, "disgusted": 0.55}
+_EARLY = {"contempt": 0.5, "disgusted": 0.55}
 
 
 def actions_of(emotion_weights: Tensor) -> dict[str, Tensor]:  # [B, 8] strengths in the order of EMOTIONS
