@@ -143,7 +143,7 @@ def _render_speed(quick: bool) -> list[dict[str, Any]]:
             for used in sorted({1, threads}):
                 torch.set_num_threads(used)
                 milliseconds = median_ms(
-                    lambda s=size: render(identity, pose, emotions, mouth, eyes, scene, s), 1 if quick else 5
+                    lambda s=size: render(identity, pose, emotions, mouth, eyes, scene, s), 3 if quick else 5
                 )
                 row[f"{used} thread{'s' * (used > 1)}"] = round(1e3 * count / milliseconds)
         finally:
