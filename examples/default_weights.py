@@ -40,8 +40,8 @@ def commands(
     for number, size in enumerate(sizes):
         before = out / str(sizes[number - 1]) if number else init
         for stage in STAGES:
-            words = [sys.executable, "-m", "speak", "train", "--stage", stage, "--preset", name, "--data", data, "--out",
-                     str(out / str(size)), "--steps", str(max(1, round(scale * getattr(config, stage).steps))),
+            words = [sys.executable, "-m", "speak", "train", "--stage", stage, "--preset", name, "--data", data,
+                     "--out", str(out / str(size)), "--steps", str(max(1, round(scale * getattr(config, stage).steps))),
                      "--set", f"model.image_size={size}"]  # fmt: skip
             if before is not None:
                 words += ["--init", str(before / stage / WEIGHTS)]
