@@ -22,7 +22,7 @@ from speak.train import speak as speak_stage
 from speak.train.data import stage_data
 from speak.train.grow import load_or_grow
 from speak.train.loop import Interrupted, train
-from speak.train.processes import begin, end, rank_and_world, share_weights
+from speak.train.processes import begin, end, rank_and_world, share_batch_norms, share_weights
 from speak.train.runs import Predecessors, StageFolder
 from speak.train.stage import Build, Inputs
 
@@ -108,6 +108,7 @@ def run_stage(
             recompute_blocks(network)
     if init is not None:
         _initialise(stage.networks, name, init)
+    share_batch_norms(list(stage.networks.values()), device)
     share_weights(list(stage.networks.values()))
     torch.manual_seed(config.train.seed + 1 + rank)
     source = stage_data(name, data, config, batch, device)
