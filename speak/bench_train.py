@@ -68,7 +68,7 @@ def _stage_speed(name: str, config: Config, out: Path, device: torch.device, qui
         {key: network.state_dict() for key, network in stage.networks.items()})})  # fmt: skip
     return {
         "stage": name, "batch": settings.batch, "dtype": str(dtype)[6:],
-        "samples/s": round(1e3 * settings.batch / (step + making), 1),
-        "networks alone": round(1e3 * settings.batch / step, 1),
+        "samples/s": float(f"{1e3 * settings.batch / (step + making):.3g}"),
+        "networks alone": float(f"{1e3 * settings.batch / step:.3g}"),
         "outside the networks": f"{100 * making / (step + making):.1f} %",
     }  # fmt: skip
