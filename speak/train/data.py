@@ -69,7 +69,7 @@ def _corpus(stage: str, folder: str, config: Config, batch: int, device: torch.d
     found, wanted = corpus.frames(clip, [0]).shape[1], config.model.image_size
     if found % wanted:
         raise SpeakError(
-            f"{folder}: its frames are {found} wide, the model's {wanted}: prepare with --set prepare.size={wanted}"
+            f"{folder}: its frames are {found} wide, the model's {wanted}: prepare with --size {wanted}"
         )
 
     factor = found // wanted
