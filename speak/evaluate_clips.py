@@ -15,8 +15,8 @@ from torch import Tensor
 
 from speak import metrics
 from speak.clip_generation import encode_clip, generate_clip, measuring
-from speak.config import EMOTIONS, FRAME_RATE, EvaluateConfig, RenderedConfig, sample_of_frame
-from speak.datasets.rendered import RenderedData, synthetic_seed
+from speak.config import EMOTIONS, FRAME_RATE, EvaluateConfig, sample_of_frame
+from speak.datasets.rendered import RenderedData, fresh, synthetic_seed
 from speak.errors import SpeakError
 from speak.evaluate_instruments import Instruments, LandmarkReader, read
 from speak.evaluate_sync import at_rate
@@ -85,7 +85,7 @@ def test_clips(
     """The clips of a split, spread over its people. Raises SpeakError where there is none."""
     seed = synthetic_seed(data)
     if seed is not None:
-        source = RenderedData("speak", seed, split, size, RenderedConfig(frames=settings.rendered_frames, context=0))
+        source = RenderedData("speak", seed, split, size, fresh(frames=settings.rendered_frames, context=0))
         for number in range(settings.clips or EvaluateConfig().clips):
             batch = source.batch([number])
             yield TestClip(
