@@ -189,7 +189,8 @@ class Steps:
 
 def spent_minutes(out: Path) -> str:
     """Minutes of training in every folder, for the report."""
-    spent = {note.parent.name: sum(json.loads(note.read_text()).values()) for note in sorted(out.glob("*/minutes.json"))}
+    notes = sorted(out.glob("*/minutes.json"))
+    spent = {note.parent.name: sum(json.loads(note.read_text()).values()) for note in notes}
     each = ", ".join(f"{name} {minutes:.1f}" for name, minutes in spent.items())
     return f"minutes of training: {sum(spent.values()):.1f} in all ({each})"
 
