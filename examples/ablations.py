@@ -161,7 +161,8 @@ class Steps:
         self.file, self.minutes = out / "steps.json", minutes
         kept = json.loads(self.file.read_text()) if self.file.is_file() else {}
         trained = step_of(shared / "irfd" / WEIGHTS) if shared else 0
-        # Rows that train IRFD anew train it for as long as the shared one was trained.
+        # Rows that train IRFD anew train it for as long as the shared one was trained; the minutes are all of `speak`.
+        self.share = {"irfd": IRFD_SHARE, "speak": 1.0 if trained else 1 - IRFD_SHARE}
         self.known = {**kept, **({"irfd": trained} if trained else {}), **{k: v for k, v in given.items() if v}}
 
     def of(self, job: Job, preset: str) -> int:
@@ -173,11 +174,9 @@ class Steps:
             call(trial.command(preset, TRIAL_STEPS))
             rows = [json.loads(line) for line in (trial.run / job.stage / "log.jsonl").read_text().splitlines()]
             rates = [row["samples_per_second"] for row in rows if "samples_per_second" in row]
-            share = IRFD_SHARE if job.stage == "irfd" else 1 - IRFD_SHARE
-            batch = self._batch(trial)
-            wanted = 60 * self.minutes * share * sorted(rates)[len(rates) // 2] / batch
-            self.known[job.stage] = max(20, round(wanted / 10) * 10)
-            print(f"{job.stage}: {sorted(rates)[len(rates) // 2]:.1f} samples/s, {self.known[job.stage]} steps")
+            rate = sorted(rates)[len(rates) // 2] / self._batch(trial)
+            self.known[job.stage] = max(20, round(60 * self.minutes * self.share[job.stage] * rate / 10) * 10)
+            print(f"{job.stage}: {rate:.2f} steps a second, {self.known[job.stage]} steps")
             self.file.write_text(json.dumps(self.known))
         return self.known[job.stage]
 

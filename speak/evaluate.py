@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint, or a run folder; default: what ships")
     parser.add_argument("--data", default="synthetic", metavar="DIR|synthetic[:SEED]",
                         help="a prepared corpus, or rendered people (default)")  # fmt: skip
-    parser.add_argument("--split", default="test", choices=SPLITS, help="of the data (default test)")
+    parser.add_argument("--split", default="test", choices=(*SPLITS, "all"), help="of the data (default test)")
     parser.add_argument("--out", default="evaluation", metavar="FOLDER", help="where the report goes")
     parser.add_argument("--judge", metavar="FILE", help="weights of the judge; default: beside the weights, or shipped")
     parser.add_argument("--syncnet", metavar="FILE", help="weights of the judge of sync: ours, or syncnet_v2.model")
@@ -109,9 +109,10 @@ def evaluate_model(
             continue
         if len(shown) < settings.shown:
             shown.append(Shown(clip.name, clip.frames[0], clip.frames, generated, clip.speech))
+    people = len({row.identity for row in rows})
     facts = {
         "weights": f"{short(model.source)} (preset {model.config.preset}, step {model.step})",
-        "data": f"{data_name(data)}, split {split}, {len({row.identity for row in rows})} people, {len(rows)} clips",
+        "data": f"{data_name(data)}, split {split}, {people} {'person' if people == 1 else 'people'}, {len(rows)} clips",
         "protocol": f"self-driven at {size}x{size}: identity from the first frame, poses from every frame, emotion "
                     f"from {settings.emotion_frames} frames of the clip, its own speech",
         "landmarks": reader_name(tools, rendered),
