@@ -109,10 +109,11 @@ def evaluate_model(
             continue
         if len(shown) < settings.shown:
             shown.append(Shown(clip.name, clip.frames[0], clip.frames, generated, clip.speech))
-    people = len({row.identity for row in rows})
+    count = len({row.identity for row in rows})
+    people = f"{count} {'person' if count == 1 else 'people'}"
     facts = {
         "weights": f"{short(model.source)} (preset {model.config.preset}, step {model.step})",
-        "data": f"{data_name(data)}, split {split}, {people} {'person' if people == 1 else 'people'}, {len(rows)} clips",
+        "data": f"{data_name(data)}, split {split}, {people}, {len(rows)} clips",
         "protocol": f"self-driven at {size}x{size}: identity from the first frame, poses from every frame, emotion "
                     f"from {settings.emotion_frames} frames of the clip, its own speech",
         "landmarks": reader_name(tools, rendered),

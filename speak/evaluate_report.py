@@ -134,7 +134,8 @@ def markdown(report: Report) -> str:
         cells = [number_text(row.generated.get(name, math.nan), name) for name in COLUMNS]
         true = [number_text(row.truth.get(name, math.nan), name) for name in ("sync_conf", "offset")]
         notes = "; ".join(row.notes).replace("|", "/")
-        lines.append(f"| {row.name} | {row.frames} | {' | '.join(cells)} | {' | '.join(true)} | {notes} |")
+        name = row.name.replace("|", "/")
+        lines.append(f"| {name} | {row.frames} | {' | '.join(cells)} | {' | '.join(true)} | {notes} |")
     return "\n".join(lines) + "\n"
 
 
