@@ -15,6 +15,7 @@ from torch import nn
 from speak import checkpoint
 from speak.config import PRESETS, Config, from_dict, parse_settings, preset, with_changes
 from speak.errors import SpeakError
+from speak.models.recompute import recompute_blocks
 from speak.precision import choose_device, choose_dtype
 from speak.train import audio, irfd, judge, syncnet
 from speak.train import speak as speak_stage
@@ -102,6 +103,9 @@ def run_stage(
     config = inputs.fitted(name, config)
     torch.manual_seed(config.train.seed)
     stage = STAGES[name][0](config, inputs, device)
+    if config.train.checkpoint_activations:
+        for network in stage.networks.values():
+            recompute_blocks(network)
     if init is not None:
         _initialise(stage.networks, name, init)
     share_weights(list(stage.networks.values()))
