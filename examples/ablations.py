@@ -173,8 +173,9 @@ class Steps:
             trial = dataclasses.replace(job, run=self.file.parent / "trial", settings=settings)
             call(trial.command(preset, TRIAL_STEPS))
             rows = [json.loads(line) for line in (trial.run / job.stage / "log.jsonl").read_text().splitlines()]
-            rates = [row["samples_per_second"] for row in rows if "samples_per_second" in row]
-            rate = sorted(rates)[len(rates) // 2] / self._batch(trial)
+            # the first ones wait for the data to begin; some losses join in half-way
+            seconds = [1 / row["samples_per_second"] for row in rows if "samples_per_second" in row][1:]
+            rate = len(seconds) / sum(seconds) / self._batch(trial)
             self.known[job.stage] = max(20, round(60 * self.minutes * self.share[job.stage] * rate / 10) * 10)
             print(f"{job.stage}: {rate:.2f} steps a second, {self.known[job.stage]} steps")
             self.file.write_text(json.dumps(self.known))

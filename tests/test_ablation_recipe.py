@@ -124,14 +124,14 @@ def test_steps_are_fitted_once_to_the_minutes_that_are_given(
     monkeypatch.setattr(recipe, "call", trainer)
     arguments = ["--out", str(tmp_path), "--rows", "full", "--seeds", "0", "--minutes", "20", *SHORT]
     recipe.main(arguments)
-    # 10 minutes each at 8 samples a second (the median), 16 pairs or 8 windows a step
+    # 10 minutes each, at 8 samples a second for a while and 16 for as many, the start left out; batches of 8
     steps = json.loads((tmp_path / "steps.json").read_text())
-    assert (steps["irfd"], steps["speak"]) == (300, 600)
+    assert (steps["irfd"], steps["speak"]) == (800, 800)
     assert "trial/irfd" in trainer.trained() and "trial/speak" in trainer.trained()
     again = Trainer()
     monkeypatch.setattr(recipe, "call", again)
-    recipe.main([*arguments, "--speak-steps", "700"])
-    assert again.trained() == ["full-0/speak"] and parsed(again.commands[0]).steps == 700
+    recipe.main([*arguments, "--speak-steps", "900"])
+    assert again.trained() == ["full-0/speak"] and parsed(again.commands[0]).steps == 900
 
 
 def test_stages_that_a_run_has_are_not_trained_again(
