@@ -211,7 +211,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append(tag)
         self.links += [value for key, value in attrs if key in ("src", "href", "data", "poster")]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list) -> None:
@@ -326,5 +326,6 @@ def test_markdown_becomes_html_and_names_cannot_break_the_page() -> None:
         "<h1>A &lt;b&gt;</h1>\n<table><tr><th>x</th><th>y</th></tr><tr><td><b>1</b></td>"
         "<td><code>2</code> &amp; 3</td></tr></table>\n<ul><li>one</li><li>two</li></ul>"
     )
+    assert "<td>0.81<br><small>(0.7 to 0.9)</small></td>" in from_markdown("| a |\n|---|\n| 0.81 (0.7 to 0.9) |\n")
 
 
