@@ -24,7 +24,7 @@ from speak.train.grow import load_or_grow
 from speak.train.loop import Interrupted, train
 from speak.train.processes import begin, end, rank_and_world, share_weights
 from speak.train.runs import Predecessors, StageFolder
-from speak.train.stage import Build
+from speak.train.stage import Build, Inputs
 
 # stage -> (how it is built, what it is)
 STAGES: dict[str, tuple[Build, str]] = {
@@ -131,6 +131,11 @@ def _initialise(networks: dict[str, nn.Module], name: str, file: str) -> None:
     for key, network in networks.items():
         if key in content["models"]:
             load_or_grow(network, content["models"][key], file)
+
+
+def stage_inputs(run: Path) -> Inputs:
+    """What stages of this run folder find there."""
+    return _Inputs(run, {}, None)
 
 
 class _Inputs(Predecessors):
