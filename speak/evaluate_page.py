@@ -23,6 +23,7 @@ body { font: 15px/1.45 sans-serif; color: #222; max-width: 1300px; margin: 24px 
 table { border-collapse: collapse; margin: 12px 0; display: block; overflow-x: auto; }
 td, th { border: 1px solid #ccc; padding: 3px 8px; text-align: right; white-space: nowrap; }
 td small { color: #666; }
+th, td:last-child { white-space: normal; }
 td:first-child, th:first-child { text-align: left; }
 img, video { max-width: 100%; display: block; margin: 6px 0; }
 figure { margin: 18px 0; } figcaption { color: #555; }
