@@ -51,6 +51,12 @@ def synthetic_seed(data: str) -> int | None:
     return int(seed or 0)
 
 
+def fresh(config: RenderedConfig | None = None, **changes: Any) -> RenderedConfig:
+    """What is measured on: every sample is rendered anew, and nothing disturbs picture or sound."""
+    calm = {"uses": 1, "kept": 1, "augmented_frames": 0.0, "augmented_speech": 0.0}
+    return dataclasses.replace(config or RenderedConfig(), **(calm | changes))
+
+
 @dataclasses.dataclass
 class _Rendered:
     """Units with their pictures, R of them, n pictures each. Frames and coverage are bytes."""
