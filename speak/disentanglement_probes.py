@@ -17,6 +17,7 @@ from speak.clip_generation import measuring
 from speak.config import EMOTIONS, POSE_NAMES, DisentanglementConfig
 from speak.datasets.rendered import RenderedData, fresh
 from speak.datasets.stage_batches import FrameLabels
+from speak.metrics import effective_rank
 from speak.models.irfd import ENCODERS, IRFD
 from speak.models.speak import Speak
 
@@ -106,17 +107,6 @@ def read_class(
     """Accuracy of the linear probe of a class."""
     read = linear_probe(fit_codes, F.one_hot(fit_labels, classes).double(), test_codes)
     return (read.argmax(1) == test_labels).double().mean().item()
-
-
-def effective_rank(
-    codes: Tensor,  # [N, D]
-) -> float:
-    """exp of the entropy of the centred codes' singular values as shares (Roy & Vetterli 2007): 1 to D; 0: constant."""
-    values = torch.linalg.svdvals(codes.double() - codes.double().mean(0))
-    if values.sum() < 1e-9:
-        return 0.0
-    shares = values / values.sum()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def _ridge(codes: Tensor, targets: Tensor, test_codes: Tensor, penalties: tuple[float, ...]) -> list[Tensor]:

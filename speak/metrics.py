@@ -219,3 +219,14 @@ def _check_frames(generated: Tensor, truth: Tensor) -> None:
 def _check_convention(convention: str, known: tuple[str, ...]) -> None:
     if convention not in known:
         raise SpeakError(f"unknown convention '{convention}': choose from {', '.join(known)}")
+
+
+def effective_rank(
+    codes: Tensor,  # [N, D]
+) -> float:
+    """exp of the entropy of the centred codes' singular values as shares (Roy & Vetterli 2007): 1 to D; 0: constant."""
+    values = torch.linalg.svdvals(codes.double() - codes.double().mean(0))
+    if values.sum() < 1e-9:
+        return 0.0
+    shares = values / values.sum()
+    return float(torch.special.entr(shares).sum().exp())

@@ -13,7 +13,8 @@ from speak.clip_generation import Drivers, encode_clip, generate_clip, measuring
 from speak.config import DisentanglementConfig, preset
 from speak.datasets.rendered import RenderedData, fresh
 from speak.disentanglement_exchanges import exchange_audio, exchange_factors
-from speak.disentanglement_probes import effective_rank, linear_probe, probe, r2, read_class
+from speak.disentanglement_probes import linear_probe, probe, r2, read_class
+from speak.metrics import effective_rank
 from speak.models.codes import FACTORS, Codes
 from speak.models.irfd import ENCODERS
 from speak.models.judge import Judge, Reading

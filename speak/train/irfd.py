@@ -13,6 +13,7 @@ from speak.checkpoint import load_into
 from speak.config import Config
 from speak.datasets.stage_batches import PairBatch
 from speak.errors import SpeakError
+from speak.metrics import effective_rank
 from speak.models.codes import concatenated
 from speak.models.discriminator import Discriminator
 from speak.models.irfd import ENCODERS, IRFD, Exchange
@@ -207,11 +208,3 @@ def _decibels(frames: Tensor, truth: Tensor) -> Tensor:
     """PSNR of each picture, its whole range being 2, [B]."""
     error = (frames.float().clamp(-1, 1) - truth.float()).square().flatten(1).mean(1)
     return 10 * torch.log10(4 / error.clamp(min=1e-8))
-
-
-def effective_rank(codes: Tensor) -> float:  # [B, D]
-    """exp of the entropy of the covariance's normalised eigenvalues (Roy & Vetterli 2007): 1 is one direction only."""
-    centred = codes.double() - codes.double().mean(0)
-    share = torch.linalg.svdvals(centred).square()
-    share = share / share.sum().clamp(min=1e-12)
-    return float(torch.exp(-(share * share.clamp(min=1e-12).log()).sum()))

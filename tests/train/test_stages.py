@@ -16,7 +16,6 @@ from speak.models.speak import Speak
 from speak.train.command import STAGES, _Inputs, run_stage
 from speak.train.face_weight import face_weight
 from speak.train.grow import load_or_grow
-from speak.train.irfd import effective_rank
 from speak.train.stage import Stage, noise_maps
 from tests.small_training import small
 
@@ -204,13 +203,6 @@ def test_eyes_and_mouth_count_more_and_the_mean_stays_one() -> None:
     unknown = face_weight(torch.full((1, 68, 2), float("nan")), 64, 4.0)
     assert torch.equal(unknown, torch.ones(1, 1, 64, 64))
 
-
-def test_effective_rank_counts_directions() -> None:
-    torch.manual_seed(0)
-    directions = torch.randn(3, 16)
-    assert effective_rank(torch.randn(4000, 16)) == pytest.approx(16, abs=0.2)
-    assert effective_rank(torch.randn(4000, 1) @ directions[:1]) == pytest.approx(1, abs=1e-3)
-    assert 1.5 < effective_rank(torch.randn(4000, 3) @ directions) <= 3
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
