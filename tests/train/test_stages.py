@@ -204,7 +204,6 @@ def test_eyes_and_mouth_count_more_and_the_mean_stays_one() -> None:
     assert torch.equal(unknown, torch.ones(1, 1, 64, 64))
 
 
-
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_every_preset_names_a_stage_configuration(name: str) -> None:
     config = preset(name)
