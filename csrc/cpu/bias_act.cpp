@@ -1,5 +1,5 @@
 // bias_act on CPU: one pass over [outer, C, inner], where inner is 1 for channels-last data.
-#include "lanes.h"
+#include "scalar.h"
 
 namespace speak::cpu {
 namespace {
@@ -38,37 +38,16 @@ SPEAK_ROWS void plane(const T* __restrict x, A bias, T* __restrict y, int64_t co
   for (int64_t p = 0; p < count; ++p) store(y[p], bend(load(x[p]) + bias));
 }
 
+// A single row: with the loop over rows in here too, the compiler takes several side by side, and where rows are long
+// the processor then no longer sees what to fetch ahead (half the speed from 512 bytes on).
 template <class T, class A = Accumulate<T>>
-SPEAK_ROWS void vectors_backward(const T* __restrict dy, const T* __restrict y, T* __restrict dx, A* __restrict sum,
-                                 int64_t rows, int64_t channels, Bend<A> bend) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < channels; ++c) {
-      const int64_t i = r * channels + c;
-      const A d = load(dy[i]) * bend.steepness(load(y[i]));
-      store(dx[i], d);
-      sum[c] += d;
-    }
-}
-
-// The same for a multiple of kLanes channels: the sums stay in registers for a few vectors.
-template <class T, class A = Accumulate<T>>
-SPEAK_ROWS void lanes_backward(const T* __restrict dy, const T* __restrict y, T* __restrict dx, A* __restrict sum,
-                               int64_t rows, int64_t channels, Bend<A> bend) {
-  constexpr int64_t together = 4;
-  for (int64_t low = 0; low < rows; low += together)
-    for (int64_t c = 0; c < channels; c += kLanes) {
-      Lanes<A> total, gradient, result;
-      read_lanes(total, sum + c);
-      for (int64_t r = low; r < std::min(rows, low + together); ++r) {
-        const int64_t i = r * channels + c;
-        read_lanes(gradient, dy + i);
-        read_lanes(result, y + i);
-        bend.differentiate(gradient, result);
-        write_lanes(dx + i, gradient);
-        total += gradient;
-      }
-      write_lanes(sum + c, total);
-    }
+SPEAK_ROWS void vector_backward(const T* __restrict dy, const T* __restrict y, T* __restrict dx, A* __restrict sum,
+                                int64_t channels, Bend<A> bend) {
+  for (int64_t c = 0; c < channels; ++c) {
+    const A d = load(dy[c]) * bend.steepness(load(y[c]));
+    store(dx[c], d);
+    sum[c] += d;
+  }
 }
 
 template <class T, class A = Accumulate<T>>
@@ -122,11 +101,10 @@ void backward(const T* dy, const T* y, T* dx, A* db, Shape s, Bend<A> bend) {
       std::vector<A> sum(s.channels);
       for (int64_t block = begin; block < end; ++block) {
         std::fill(sum.begin(), sum.end(), A(0));
-        const int64_t at = block * span * s.channels, rows = std::min(span, s.outer - block * span);
-        if (s.channels % kLanes == 0)
-          lanes_backward<T>(dy + at, y + at, dx + at, sum.data(), rows, s.channels, bend);
-        else
-          vectors_backward<T>(dy + at, y + at, dx + at, sum.data(), rows, s.channels, bend);
+        for (int64_t r = block * span; r < std::min(s.outer, (block + 1) * span); ++r) {
+          const int64_t at = r * s.channels;
+          vector_backward<T>(dy + at, y + at, dx + at, sum.data(), s.channels, bend);
+        }
         std::copy(sum.begin(), sum.end(), partial.begin() + block * s.channels);
       }
     });

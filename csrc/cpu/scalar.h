@@ -72,12 +72,6 @@ template <class A> struct Bend {
     const A inside = y < limit && y > -limit ? gain : A(0);
     return y > 0 ? inside : inside * slope;
   }
-  template <class V> void differentiate(V& gradient, const V& y) const {  // vectors of A
-    const V most = V{} + limit, least = -most, above = gradient * gain, below = above * slope;
-    const V bent = y > V{} ? above : below;
-    gradient = y < most ? bent : V{};
-    gradient = y > least ? gradient : V{};
-  }
 };
 
 // The bend of data of type T: the limit rounded as results are, so that the backward pass knows a clamped one.

@@ -115,8 +115,8 @@ def _checked_dim(x: Tensor, b: Tensor | None, dim: int) -> int:
         raise ValueError(f"x must be floating point, not {x.dtype}")
     if x.ndim == 0:
         raise ValueError("x must have at least one dimension")
-    if b is None:
-        return 0
+    if b is None:  # any would do; around this one channels-last images stay as they are
+        return 1 if x.ndim == 4 else 0
     if not -x.ndim <= dim < x.ndim:
         raise ValueError(f"x of shape {tuple(x.shape)} has no dimension {dim}")
     if b.shape != (x.shape[dim],):

@@ -67,7 +67,8 @@ def test_the_bias_belongs_to_any_dimension(shape: tuple[int, ...], dim: int, bac
 
 def test_channels_last_stays_channels_last(compiled: None) -> None:
     x = torch.randn(2, 8, 4, 4).contiguous(memory_format=torch.channels_last)
-    assert ops.bias_act(x, torch.randn(8), act="lrelu").is_contiguous(memory_format=torch.channels_last)
+    for b in (torch.randn(8), None):
+        assert ops.bias_act(x, b, act="lrelu").is_contiguous(memory_format=torch.channels_last)
 
 
 def test_nan_and_infinity_pass_through(backend: str) -> None:
