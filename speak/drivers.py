@@ -166,8 +166,9 @@ class Drivers:
             with VideoReader(path, box=box, size=size) as reader:
                 frames = iter(reader)
                 while batch := list(itertools.islice(frames, self.config.batch)):
-                    with torch.no_grad():
-                        yield encode(as_frames(batch, self.device))
+                    with torch.no_grad():  # not around the yield: it would be in force for the caller too
+                        codes = encode(as_frames(batch, self.device))
+                    yield codes
 
         stream = blocks()
         first = next(stream)  # a video without a picture is refused before anything is generated
