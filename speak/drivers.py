@@ -190,7 +190,8 @@ class Drivers:
         tracks = join(found)
         track = choose(tracks)
         if track is None or (not detector.tracks and len(track.boxes) < len(found) / 3):
-            self.notes.append(f"{what} video {path}: no face found by the {detector.name}, the middle is taken")
+            part = "all of it" if info.width == info.height else "the middle"
+            self.notes.append(f"{what} video {path}: no face found by the {detector.name}, {part} is taken")
             return whole_square(info.width, info.height)
         if len([other for other in tracks if other.size() > track.size() / 3]) > 1:
             self.notes.append(f"{what} video {path}: {len(tracks)} faces, the largest is taken")
