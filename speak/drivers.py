@@ -219,19 +219,25 @@ def played(codes: Codes, end: str) -> Codes:
     """
     if end not in ENDS:
         raise SpeakError(f"--driver-end {end}: choose {', '.join(ENDS)}")
-    seen: list[Tensor] = []
+    seen, count = torch.zeros(0), 0  # grows by doubling: many small blocks that stay would leave holes in memory
     for block in codes:
         if end == "pingpong":
-            seen.append(block)
+            if count + len(block) > len(seen):
+                grown = block.new_empty(2 * (count + len(block)), block.shape[1])
+                if count:
+                    grown[:count] = seen[:count]
+                seen = grown
+            seen[count : count + len(block)] = block
+            count += len(block)
         last = block[-1:]
         yield block
     if end == "hold":
         yield from itertools.repeat(last)
     elif end == "pingpong":
-        whole = torch.cat(seen)
-        if len(whole) == 1:
+        whole = seen[:count].clone()
+        if count == 1:
             yield from itertools.repeat(whole)
-        seen.clear()
+        del seen
         back, forth = whole[:-1].flip(0), whole[1:]
         while True:
             yield from back.split(PIECE)
