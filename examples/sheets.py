@@ -1,6 +1,8 @@
 """Writes the acceptance sheets of the rendered people, to be looked at after every change of the renderer.
 
-    python examples/sheets.py --out /tmp/sheets [--seed 0] [--size 256]
+    python examples/sheets.py [--out examples/people] [--seed 0] [--size 256]
+
+`strangers.jpg` is for somebody who has not seen the others: which emotion is which? `strangers.txt` has the answers.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from speak.config import EMOTIONS
+from speak.config import EMOTIONS, SynthConfig
 from speak.synthetic.augment import augment
+from speak.synthetic.corpus import Corpus
+from speak.synthetic.corpus_files import write_clip
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.head import Rendered, render
 from speak.synthetic.identity import HAIR_STYLES, IDENTITY_NAMES, sample_identity
@@ -34,7 +38,8 @@ class Cast:
 
     def __init__(self, count: int, seed: int, size: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.identity, self.scene, self.size = sample_identity(count, generator), sample_scene(count, generator), size
+        self.identity, self.scene = sample_identity(count, generator), sample_scene(count, generator)
+        self.seed, self.size = seed, size
 
     def render(self, who: Tensor, zoom: float = 1.0, pose: Tensor | None = None, weights: Tensor | None = None,
                mouth: Tensor | None = None, eyes: Tensor | None = None) -> Rendered:
@@ -64,18 +69,18 @@ def write_sheet(images: list[Image.Image], columns: int, path: Path, labels: lis
             picture = picture.copy()
             ImageDraw.Draw(picture).text((5, 3), labels[index], fill="white", stroke_width=1, stroke_fill="black")
         sheet.paste(picture, (index % columns * width, index // columns * height))
-    sheet.save(path)
+    sheet.save(path, quality=80)
 
 
 def people(cast: Cast, out: Path) -> None:
-    write_sheet(to_images(cast.render(torch.arange(25)).frames), 5, out / "people.png")
+    write_sheet(to_images(cast.render(torch.arange(25)).frames), 5, out / "people.jpg")
 
 
 def hair(cast: Cast, out: Path) -> None:
     other = Cast(len(HAIR_STYLES), 7, cast.size)
     place = IDENTITY_NAMES.index("hair_style")
     other.identity[:, place] = (torch.arange(len(HAIR_STYLES)) + 0.5) / len(HAIR_STYLES)
-    write_sheet(to_images(other.render(torch.arange(len(HAIR_STYLES))).frames), 7, out / "hair.png", list(HAIR_STYLES))
+    write_sheet(to_images(other.render(torch.arange(len(HAIR_STYLES))).frames), 7, out / "hair.jpg", list(HAIR_STYLES))
 
 
 def turns(cast: Cast, out: Path) -> None:
@@ -88,28 +93,45 @@ def turns(cast: Cast, out: Path) -> None:
             pose[:, axis] = angles
             images += to_images(cast.render(torch.full((9,), person), pose=pose).frames)
             labels += [f"{name} {angle:.0f}" for angle in angles.tolist()]
-        write_sheet(images, 9, out / f"{name}.png", labels)
+        write_sheet(images, 9, out / f"{name}.jpg", labels)
 
 
 def emotions(cast: Cast, out: Path) -> None:
-    for person in range(3):
+    for number, person in enumerate((2, 9, 11)):
         images, labels = [], []
         for level, strength in enumerate(LEVEL_STRENGTH):
             weights = torch.cat([emotion_weights(name, torch.tensor([strength])) for name in EMOTIONS])
             images += to_images(cast.render(torch.full((8,), person), zoom=1.2, weights=weights).frames)
             labels += [f"{name} {level + 1}" for name in EMOTIONS]
-        write_sheet(images, 8, out / f"emotions_{person}.png", labels)
+        write_sheet(images, 8, out / f"emotions_{number}.jpg", labels)
+
+
+def strangers(cast: Cast, out: Path) -> None:
+    """A row a level, strongest first, of somebody new in every picture, their emotions in any order."""
+    generator = torch.Generator().manual_seed(cast.seed)
+    other = Cast(24, cast.seed + 1000, cast.size)
+    images, labels, answers = [], [], []
+    for row, level in enumerate((3, 2, 1)):
+        order = torch.randperm(8, generator=generator)
+        weights = torch.cat([emotion_weights(EMOTIONS[e], torch.tensor([LEVEL_STRENGTH[level - 1]])) for e in order])
+        images += to_images(other.render(torch.arange(8 * row, 8 * row + 8), zoom=1.2, weights=weights).frames)
+        labels += [f"{8 * row + column + 1}" for column in range(8)]
+        answers.append(f"level {level}: " + " ".join(EMOTIONS[e] for e in order))
+    write_sheet(images, 8, out / "strangers.jpg", labels)
+    (out / "strangers.txt").write_text("\n".join(answers) + "\n")
 
 
 def mouths(cast: Cast, out: Path) -> None:
     shapes = torch.tensor(list(MOUTHS.values()), dtype=torch.float32)
     images, labels = [], []
-    for person, emotion in ((0, "neutral"), (1, "happy"), (2, "sad"), (3, "angry")):
+    for person, emotion in ((9, "neutral"), (1, "happy"), (2, "sad"), (3, "angry")):
         weights = emotion_weights(emotion, torch.full((len(MOUTHS),), 0.8))
         pose = torch.tensor([0, 0, 0, 0, -0.17, 1.0]).repeat(len(MOUTHS), 1)
-        images += to_images(cast.render(torch.full((len(MOUTHS),), person), 1.7, pose, weights, shapes).frames)
+        shown = to_images(cast.render(torch.full((len(MOUTHS),), person), 1.7, pose, weights, shapes).frames)
+        edge = cast.size // 8
+        images += [picture.crop((edge, 2 * edge, cast.size - edge, cast.size)) for picture in shown]
         labels += [f"{name} ({emotion})" for name in MOUTHS]
-    write_sheet(images, len(MOUTHS), out / "mouths.png", labels)
+    write_sheet(images, len(MOUTHS), out / "mouths.jpg", labels)
 
 
 def landmarks(cast: Cast, out: Path) -> None:
@@ -121,12 +143,12 @@ def landmarks(cast: Cast, out: Path) -> None:
     rendered = cast.render(torch.arange(16), pose=pose, weights=weights, mouth=mouth)
     images = []
     for picture, points in zip(to_images(rendered.frames), rendered.landmarks, strict=True):
-        picture = picture.resize((2 * cast.size, 2 * cast.size), Image.Resampling.LANCZOS)
+        picture = picture.resize((3 * cast.size // 2, 3 * cast.size // 2), Image.Resampling.LANCZOS)
         draw = ImageDraw.Draw(picture)
-        for x, y in ((points + 0.5) * 2).tolist():
-            draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=(0, 255, 0))
+        for x, y in ((points + 0.5) * 1.5).tolist():
+            draw.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=(0, 255, 0))
         images.append(picture)
-    write_sheet(images, 4, out / "landmarks.png")
+    write_sheet(images, 4, out / "landmarks.jpg")
 
 
 def motion(cast: Cast, out: Path) -> None:
@@ -137,25 +159,34 @@ def motion(cast: Cast, out: Path) -> None:
         some = torch.arange(0, 90, 9)
         images += to_images(cast.render(torch.full((10,), person), pose=moved.pose[some], eyes=moved.eyes[some],
                                         weights=emotion_weights(emotion, moved.strength[some])).frames)
-    write_sheet(images, 10, out / "motion.png")
+    write_sheet(images, 10, out / "motion.jpg")
 
 
 def augmented(cast: Cast, out: Path) -> None:
     rendered = cast.render(torch.arange(24))
-    write_sheet(to_images(augment(rendered.frames, torch.arange(24), rendered.visible)), 6, out / "augmented.png")
+    write_sheet(to_images(augment(rendered.frames, torch.arange(24), rendered.visible)), 6, out / "augmented.jpg")
+
+
+def clip(cast: Cast, out: Path) -> None:
+    """Somebody happy who says a sentence."""
+    corpus = Corpus(SynthConfig(seed=cast.seed, size=cast.size, seconds=3.0))
+    happy = next(clip for clip in corpus.clips() if EMOTIONS[clip.emotion] == "happy")
+    write_clip(corpus, happy, out / "clip.mp4")
 
 
 def write_sheets(out: Path, seed: int = 0, size: int = 256) -> None:
-    """All acceptance sheets as PNG files into the folder `out`."""
+    """All acceptance sheets as JPEG files, and a clip with sound, into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     cast = Cast(25, seed, size)
-    for sheet in tqdm((people, hair, turns, emotions, mouths, landmarks, motion, augmented), desc="sheets"):
+    sheets = (people, hair, turns, emotions, strangers, mouths, landmarks, motion, augmented, clip)
+    for sheet in tqdm(sheets, desc="sheets"):
         sheet(cast, out)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the PNG files")
+    here = Path(__file__).parent / "people"
+    parser.add_argument("--out", type=Path, default=here, help="folder for the pictures (default examples/people)")
     parser.add_argument("--seed", type=int, default=0, help="whose faces (default 0)")
     parser.add_argument("--size", type=int, default=256, help="pixels a side (default 256)")
     arguments = parser.parse_args()

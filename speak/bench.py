@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from speak.config import PRESETS
+
 # what -> (module, its function of (arguments) -> rows of plain values, what it measures)
 BENCHES = {
     "ops": ("speak.bench_ops", "the operators and the whole generator"),
     "animate": ("speak.bench_animate", "a video from end to end, its parts, and memory by length"),
     "data": ("speak.bench_data", "preparing videos beside decoding them, reading a prepared corpus, rendering people"),
+    "train": ("speak.bench_train", "samples a second of every training stage"),
 }
 
 
@@ -25,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda where there is one")
     parser.add_argument("--only", default="", help="of `ops`: only the rows whose name contains this")
+    parser.add_argument("--preset", default="default", choices=list(PRESETS), help="of `train`")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: a look, not a figure to quote")
 
 

@@ -113,11 +113,16 @@ def _parts(head: TalkingHead, folder: Path, seconds: int) -> list[dict[str, Any]
                 for frame in generated:
                     writer.write(frame)
 
+    def networks() -> None:
+        pose, emotion = model.encode_pose(inputs), model.encode_emotion(inputs)
+        head.frames_of_codes(codes[0], pose, emotion, audio[:batch], noise)
+
     with torch.no_grad():
         calls = {
             "audio encoder": (lambda: list(speech.encode(model)), speech.frames),
             "pose and emotion encoders": (lambda: (model.encode_pose(inputs), model.encode_emotion(inputs)), batch),
             "editing and generator, to uint8": (lambda: head.frames_of_codes(*codes, audio[:batch], noise), batch),
+            "all of a frame's networks (12 asked of two cores)": (networks, batch),
             "video encoder and sound": (write, -(-speech.frames // batch) * batch),
         }  # fmt: skip
         return [{"part": name, "ms": round(_milliseconds(call) / count, 2)} for name, (call, count) in calls.items()]

@@ -76,6 +76,8 @@ class IrfdConfig:
     identity_source: str = "other"
     pose_source: str = "other"
     emotion_source: str = "other"
+    trunks: str = "perceptual"  # ours: encoders begin as the net of stage `perceptual`, if there is one; or new
+    code_losses_from: float = 0.5  # ours: Eq. 1, 3 and 4 join in after this share of the steps, once there are pictures
     margin: float = 0.05  # alpha of Eq. 1, in units of L2 / sqrt(D); codes of unit length are at most 2 / sqrt(D) apart
     detach_targets: bool = True  # the codes that Eq. 3 and 4 compare with take no gradient
     freeze_reencoder: bool = True  # generated pictures are encoded again without moving the encoders
@@ -103,6 +105,7 @@ class SpeakConfig:
     train_encoders: bool = False  # E_i, E_p and E_e learn on; without stage `irfd` they must
     train_audio: bool = True  # E_a learns on
     pose_source: str = "other"  # own: the frames themselves; other: the same poses on another face, where there are any
+    warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
     face: float = 4.0  # how much more the pixels about eyes and mouth count in `pixel`
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
     weight_sync: float = 0.1  # L_sync, Eq. 11-12

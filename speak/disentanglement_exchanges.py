@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from speak import metrics
 from speak.clip_generation import encode_clip, generate_clip, measuring
-from speak.config import DisentanglementConfig, RenderedConfig
-from speak.datasets.rendered import RenderedData
+from speak.config import DisentanglementConfig
+from speak.datasets.rendered import RenderedData, fresh
 from speak.datasets.stage_batches import FACTORS, FrameLabels, PairBatch
 from speak.models.codes import FACTORS as CODE_FACTORS
 from speak.models.codes import exchange
@@ -87,14 +87,14 @@ def exchange_factors(
     amounts = amounts or DisentanglementConfig()
     size = size or irfd.generator.synthesis.resolutions[-1]
     device = next(irfd.parameters()).device
-    data = RenderedData("irfd", seed, split, size)
+    data = RenderedData("irfd", seed, split, size, fresh(), device)
     measured: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
     rows: dict[str, list[Tensor]] = {factor: [] for factor in FACTORS}
     rebuilt = []
     with measuring(irfd, judge):
         for first in tqdm(range(0, amounts.exchange_pairs, amounts.batch), desc="exchanges", disable=not progress,
                           leave=False):  # fmt: skip
-            batch: PairBatch = data.batch(range(first, min(first + amounts.batch, amounts.exchange_pairs)), device)
+            batch: PairBatch = data.batch(range(first, min(first + amounts.batch, amounts.exchange_pairs)))
             pictures = _exchanged(irfd, batch)
             rebuilt.append(_psnr(pictures["rebuilt"], pictures["before"]))
             figures = {name: _psnr(pictures[name], pictures["true"]) for name in ("exchanged", "before", "rebuilt")}
@@ -141,11 +141,11 @@ def exchange_audio(
     amounts = amounts or DisentanglementConfig()
     size = size or model.generator.synthesis.resolutions[-1]
     device = next(model.parameters()).device
-    data = RenderedData("speak", seed, split, size, RenderedConfig(frames=amounts.clip_frames))
+    data = RenderedData("speak", seed, split, size, fresh(frames=amounts.clip_frames), device)
     drivers, truths, readings = [], [], []
     with measuring(model, judge):
         for number in tqdm(range(amounts.audio_clips), desc="clips", disable=not progress, leave=False):
-            clip = data.batch([number], device)
+            clip = data.batch([number])
             drivers.append(encode_clip(model, clip.identity_frame[0], clip.pose_frames[0], clip.emotion_frames[0],
                                        clip.speech[0], clip.context))  # fmt: skip
             truths.append(clip.labels)

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from speak.clip_generation import measuring
-from speak.config import EMOTIONS, POSE_NAMES, DisentanglementConfig, RenderedConfig
-from speak.datasets.rendered import RenderedData
+from speak.config import EMOTIONS, POSE_NAMES, DisentanglementConfig
+from speak.datasets.rendered import RenderedData, fresh
 from speak.datasets.stage_batches import FrameLabels
 from speak.models.irfd import ENCODERS, IRFD
 from speak.models.speak import Speak
@@ -61,15 +61,14 @@ def probe(
     amounts = amounts or DisentanglementConfig()
     models = [model] if control is None else [model, control]
     size = size or model.generator.synthesis.resolutions[-1]
+    device, people = next(model.parameters()).device, amounts.people
     frames_of = {
-        "frames of many people": (amounts.probe_frames, RenderedConfig(augmented_frames=0.0)),
-        f"frames of {amounts.people} people": (
-            amounts.people * amounts.person_frames, RenderedConfig(augmented_frames=0.0, identities=amounts.people)
-        ),
-    }  # fmt: skip
+        "frames of many people": (amounts.probe_frames, fresh()),
+        f"frames of {people} people": (people * amounts.person_frames, fresh(identities=people)),
+    }
     encoded = []
     for what, (count, config) in frames_of.items():
-        data = RenderedData("judge", seed, split, size, config)
+        data = RenderedData("judge", seed, split, size, config, device)
         encoded.append(_encode(models, data, count, amounts.batch, what if progress else None))
     many, few = encoded
     return [{factor: _probed(a, b, factor) for factor in ENCODERS} for a, b in zip(many, few, strict=True)]
@@ -134,12 +133,11 @@ def _encode(
     models: list[IRFD | Speak], data: RenderedData, count: int, batch: int, what: str | None
 ) -> list[_Encoded]:
     """`count` frames seen by every model."""
-    device = next(models[0].parameters()).device
     codes: list[dict[str, list[Tensor]]] = [{factor: [] for factor in ENCODERS} for _ in models]
     labels = []
     with measuring(*models):
         for first in tqdm(range(0, count, batch), desc=what, disable=what is None, leave=False):
-            seen = data.batch(range(first, min(first + batch, count)), device)
+            seen = data.batch(range(first, min(first + batch, count)))
             for model, found in zip(models, codes, strict=True):
                 for factor, encoder in ENCODERS.items():
                     found[factor].append(getattr(model, encoder)(seen.frames).cpu())

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from speak.bench import print_table, processor
-from speak.config import PRESETS
+from speak.config import PRESETS, preset
 from speak.version import TORCH_TESTED, __version__
 
 PACKAGES = ("torch", "numpy", "scipy", "soundfile", "imageio", "imageio-ffmpeg", "tqdm")
@@ -44,10 +44,12 @@ def run(arguments: argparse.Namespace) -> None:
     print("paths of the operators (backend: auto)")
     print_table(operator_paths())
     if arguments.preset:
-        from speak.models.profile import describe, table
+        from speak.models.profile import describe, memory_table, table, training_memory
 
         print(f"\npreset {arguments.preset} (multiply-adds and activations of a forward pass in float32)")
         print_table(table(describe(arguments.preset)))
+        print("\ntraining it, about, in float32 (mixed precision halves what a sample takes)")
+        print_table(memory_table(training_memory(preset(arguments.preset))))
 
 
 def report() -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from speak.evaluate_instruments import (
     find,
     instruments,
     load,
+    short,
     weights_of,
 )
 from speak.evaluate_page import page, picture_uri, report_page
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="a checkpoint, or a run folder; default: what ships")
     parser.add_argument("--data", default="synthetic", metavar="DIR|synthetic[:SEED]",
                         help="a prepared corpus, or rendered people (default)")  # fmt: skip
-    parser.add_argument("--split", default="test", choices=SPLITS, help="of the data (default test)")
+    parser.add_argument("--split", default="test", choices=(*SPLITS, "all"), help="of the data (default test)")
     parser.add_argument("--out", default="evaluation", metavar="FOLDER", help="where the report goes")
     parser.add_argument("--judge", metavar="FILE", help="weights of the judge; default: beside the weights, or shipped")
     parser.add_argument("--syncnet", metavar="FILE", help="weights of the judge of sync: ours, or syncnet_v2.model")
@@ -108,9 +109,11 @@ def evaluate_model(
             continue
         if len(shown) < settings.shown:
             shown.append(Shown(clip.name, clip.frames[0], clip.frames, generated, clip.speech))
+    count = len({row.identity for row in rows})
+    people = f"{count} {'person' if count == 1 else 'people'}"
     facts = {
-        "weights": f"{Path(model.source).name} (preset {model.config.preset}, step {model.step})",
-        "data": f"{data_name(data)}, split {split}, {len({row.identity for row in rows})} people, {len(rows)} clips",
+        "weights": f"{short(model.source)} (preset {model.config.preset}, step {model.step})",
+        "data": f"{data_name(data)}, split {split}, {people}, {len(rows)} clips",
         "protocol": f"self-driven at {size}x{size}: identity from the first frame, poses from every frame, emotion "
                     f"from {settings.emotion_frames} frames of the clip, its own speech",
         "landmarks": reader_name(tools, rendered),
@@ -194,8 +197,8 @@ def _disentanglement(
     report = disentanglement.measure(
         irfd, judge.network if judge else None, speak, first.config, seed + arguments.seed, arguments.split, settings
     )
-    names = [f"{stage} {Path(found.source).name}, step {found.step}" for stage, found in models.items()]
-    judged = f"{Path(judge.source).name}, step {judge.step}" if judge else "none: pictures are compared in dB only"
+    names = [f"{stage} {short(found.source)}, step {found.step}" for stage, found in models.items()]
+    judged = f"{short(judge.source)}, step {judge.step}" if judge else "none: pictures are compared in dB only"
     text = f"# Disentanglement\n\nWeights: {'; '.join(names)}. Judge: {judged}.\n\n{disentanglement.markdown(report)}"
     write_text(out / "disentanglement.json", json.dumps(plain(report.to_dict()), indent=1, allow_nan=False) + "\n")
     write_text(out / "disentanglement.md", text)
@@ -220,7 +223,8 @@ def _ablations(arguments: argparse.Namespace, settings: EvaluateConfig, out: Pat
             digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
                 hashlib.sha256(file.read()).hexdigest()  # fmt: skip
         facts = {"weights": digest, "data": data_name(arguments.data), "split": arguments.split,
-                 "seed": arguments.seed, "settings": dataclasses.asdict(settings), "tools": tools.names()}  # fmt: skip
+                 "seed": arguments.seed, "settings": dataclasses.asdict(settings), "tools": tools.names(),
+                 "named": [str(beside), arguments.judge, arguments.syncnet]}  # fmt: skip
         key, report = folder / "measured.json", folder / "report.json"
         if key.is_file() and report.is_file() and key.read_text() == json.dumps(facts):
             return json.loads(report.read_text())
@@ -235,9 +239,12 @@ def _ablations(arguments: argparse.Namespace, settings: EvaluateConfig, out: Pat
     for folder in folders:
         print(f"{folder}")
         runs.append(evaluate_ablations.read_run(folder, evaluate))
-    facts = {"data": f"{data_name(arguments.data)}, split {arguments.split}", **_facts(tools, settings)}
+    runs = evaluate_ablations.as_in_the_paper(runs)
+    facts = {"data": f"{data_name(arguments.data)}, split {arguments.split}",
+             "landmarks": reader_name(tools, synthetic_seed(arguments.data) is not None),
+             **_facts(tools, settings)}  # fmt: skip
     text = evaluate_ablations.markdown(runs, facts)
-    values = [dataclasses.asdict(run) | {"folder": run.folder.name} for run in runs]
+    values = [dataclasses.asdict(run) | {"folder": run.folder.name, "row": run.row} for run in runs]
     write_text(out / "ablations.json", json.dumps(plain({"runs": values, "facts": facts}), indent=1) + "\n")
     write_text(out / "ablations.md", text)
     write_text(out / "ablations.html", page("Ablations", text, []))

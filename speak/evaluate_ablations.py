@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from speak import checkpoint
+from speak import checkpoint, metrics
 from speak.config import Config, from_dict, preset
 from speak.errors import SpeakError
 from speak.evaluate_clips import COLUMNS
 from speak.evaluate_instruments import WEIGHTS
-from speak.evaluate_report import BESIDE, DIGITS, TABLE_1
+from speak.evaluate_report import BESIDE, DIGITS, PUBLISHED_NOTE, TABLE_1
 
 FULL = "SPEAK"
 # row -> (MEAD, HDTF) as published, columns of TABLE_1
@@ -37,15 +37,19 @@ PAPER: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 # row -> the figure that what is missing is there for
 MEANT_FOR = {
     "w/o identity": "csim", "w/o cls": "emotion", "w/o pose": "f_lmd", "w/o emotion": "emotion", "w/o self": "ssim",
-    "w/o IRFD": "f_lmd", "w/o GAN": "ssim", "w/o vgg": "ssim", "w/o sync": "sync_conf",
+    "w/o IRFD": "f_lmd", "w/o GAN": "ssim", "w/o vgg": "ssim", "w/o sync": "sync_conf", "w/o cross": "f_lmd",
+    "w/o self and cross": "ssim",
 }  # fmt: skip
+# The paper's IRFD without `self` compares no picture with a true one; ours then still has `cross`, which is not theirs.
+OURS = "w/o cross"
+AS_PUBLISHED = {"w/o self and cross": "w/o self"}
 LESS_IS_BETTER = ("f_lmd", "m_lmd", "sync_distance")
 # row -> (stage, the weight in its configuration)
 SWITCHES = {
     "w/o identity": ("irfd", "weight_identity"), "w/o cls": ("irfd", "weight_classification"),
     "w/o pose": ("irfd", "weight_pose"), "w/o emotion": ("irfd", "weight_emotion"), "w/o self": ("irfd", "weight_self"),
-    "w/o GAN": ("speak", "weight_adversarial"), "w/o vgg": ("speak", "weight_perceptual"),
-    "w/o sync": ("speak", "weight_sync"),
+    OURS: ("irfd", "weight_cross"), "w/o GAN": ("speak", "weight_adversarial"),
+    "w/o vgg": ("speak", "weight_perceptual"), "w/o sync": ("speak", "weight_sync"),
 }  # fmt: skip
 
 
@@ -54,14 +58,21 @@ class Run:
     """One ablation run."""
 
     folder: Path
-    row: str
+    off: tuple[str, ...]  # rows of what is switched off; () for the full model
     seed: int
     means: dict[str, float]  # of the generated clips, by name of COLUMNS
     minutes: float  # of training, as the recipe noted them; NaN where it did not
+    truth: dict[str, float] = dataclasses.field(default_factory=dict)  # means of the true clips
+    clips: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # name of the clip -> its figures
+
+    @property
+    def row(self) -> str:
+        """The row's name."""
+        return " and ".join([*self.off[:1], *(name.removeprefix("w/o ") for name in self.off[1:])]) or FULL
 
 
-def row_of(speak: Config, irfd: Config | None) -> str:
-    """Which of the paper's rows a run is: what its preset has and it has not. `irfd`: of the run's own stage irfd."""
+def switched_off(speak: Config, irfd: Config | None) -> tuple[str, ...]:
+    """What the preset has and the run has not, as rows of the paper. `irfd`: of the run's own stage irfd."""
     usual = preset(speak.preset)
     off = []
     for row, (stage, key) in SWITCHES.items():
@@ -70,7 +81,14 @@ def row_of(speak: Config, irfd: Config | None) -> str:
             off.append(row)
     if getattr(speak.speak, "train_encoders", False):  # from scratch, with stage speak
         off.append("w/o IRFD")
-    return " and ".join([off[0], *(name.removeprefix("w/o ") for name in off[1:])]) if off else FULL
+    return tuple(off)
+
+
+def as_in_the_paper(runs: list[Run]) -> list[Run]:
+    """Where no run has `cross`, which the paper has not, its absence names no row."""
+    if all(OURS in run.off for run in runs):
+        return [dataclasses.replace(run, off=tuple(name for name in run.off if name != OURS)) for run in runs]
+    return runs
 
 
 def read_run(
@@ -89,8 +107,10 @@ def read_run(
     irfd = from_dict(checkpoint.load(own)["config"]) if own.is_file() else None
     report = evaluate(weights, folder / "evaluation")
     means = {name: _number(report["means"]["generated"][name]["mean"]) for name in COLUMNS}
-    seed = getattr(getattr(speak, "train", None), "seed", 0)
-    return Run(folder, row_of(speak, irfd), seed, means, _minutes(folder))
+    truth = {name: _number(report["means"]["truth"][name]["mean"]) for name in COLUMNS}
+    clips = {clip["name"]: {name: _number(clip["generated"].get(name)) for name in COLUMNS}
+             for clip in report["clips"] if not clip["error"]}  # fmt: skip
+    return Run(folder, switched_off(speak, irfd), speak.train.seed, means, _minutes(folder), truth, clips)
 
 
 def markdown(runs: list[Run], facts: dict[str, str]) -> str:
@@ -109,13 +129,19 @@ def markdown(runs: list[Run], facts: dict[str, str]) -> str:
         took = f"{sum(minutes) / len(minutes):.0f}" if minutes else "-"
         seeds = ", ".join(str(run.seed) for run in found)
         lines.append(f"| {row} | {' | '.join(cells)} | {seeds} | {took} | {verdict(row, found, full)} |")
+    if runs and runs[0].truth:
+        cells = [_spread([runs[0].truth[name]], name) for name in columns]
+        lines.append(f"| ground truth | {' | '.join(cells)} | | | |")
+    published = {AS_PUBLISHED.get(row, row) for row in rows}
     for row in PAPER:
-        if row in rows:
+        if row in published:
             for data, values in zip(("MEAD", "HDTF"), PAPER[row], strict=True):
                 cells = [f"{value:.{DIGITS[name]}f}" for name, value in zip(TABLE_1, values, strict=True)]
                 lines.append(f"| {row}, published, {data} | {' | '.join(cells)} | | | | | |")
-    owed = [row for row in PAPER if row not in rows]
-    lines += ["", "Means over the test clips; of several seeds the mean and, in brackets, least and largest.", ""]
+    owed = [row for row in PAPER if row not in published]
+    lines += ["", "Means over the test clips; of several seeds the mean and, in brackets, least and largest. What a "
+              "row loses against the full model is taken clip by clip, with its 95 % interval over the clips. "
+              f"{PUBLISHED_NOTE}", ""]  # fmt: skip
     if owed:
         lines += [f"Not run: {', '.join(owed)}.", ""]
     lines += [f"- {key}: {value}" for key, value in facts.items()]
@@ -123,8 +149,9 @@ def markdown(runs: list[Run], facts: dict[str, str]) -> str:
 
 
 def verdict(row: str, runs: list[Run], full: list[Run]) -> str:
-    """Whether what was switched off worsens the figure that it is there for, seeds apart."""
+    """Whether what was switched off worsens the figure that it is there for: over the clips, and for every seed."""
     name = MEANT_FOR.get(row)
+    digits = DIGITS[name] + 1 if name else 0
     if name is None or not full:
         return ""
     without, complete = ([run.means[name] for run in found if math.isfinite(run.means[name])] for found in (runs, full))
@@ -133,8 +160,26 @@ def verdict(row: str, runs: list[Run], full: list[Run]) -> str:
     sign = -1 if name in LESS_IS_BETTER else 1
     loss = sign * (sum(complete) / len(complete) - sum(without) / len(without))
     apart = max(sign * value for value in without) < min(sign * value for value in complete)
-    change = f"{COLUMNS[name]} {'worse' if loss > 0 else 'not worse'} by {abs(loss):.{DIGITS[name] + 1}f}"
-    return change + (", every seed" if apart and loss > 0 else ", within the spread of seeds" if loss > 0 else "")
+    change = f"{COLUMNS[name]} {'worse' if loss > 0 else 'better'} by {abs(loss):.{digits}f}"
+    paired = metrics.mean_of([sign * (before - after) for before, after in _same_clips(full, runs, name)])
+    if math.isfinite(paired.low):
+        low, high = (paired.low, paired.high) if loss > 0 else (-paired.high, -paired.low)
+        change += f" ({low:.{digits}f} to {high:.{digits}f})"
+    if loss <= 0:
+        return change
+    if min(len(without), len(complete)) < 2:
+        return change + ", one seed"
+    return change + (", every seed" if apart else ", within the spread of seeds")
+
+
+def _same_clips(full: list[Run], runs: list[Run], name: str) -> list[tuple[float, float]]:
+    """A figure of each clip with and without, each the mean over the seeds."""
+    def means(found: list[Run], clip: str) -> float:
+        values = [run.clips[clip][name] for run in found]
+        return sum(values) / len(values)
+
+    common = [clip for clip in full[0].clips if all(clip in run.clips for run in (*full, *runs))]
+    return [(means(full, clip), means(runs, clip)) for clip in common]
 
 
 def _spread(values: list[float], name: str) -> str:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from speak import metrics
 from speak.clip_generation import encode_clip, generate_clip, measuring
-from speak.config import EMOTIONS, FRAME_RATE, EvaluateConfig, RenderedConfig, sample_of_frame
-from speak.datasets.rendered import RenderedData, synthetic_seed
+from speak.config import EMOTIONS, FRAME_RATE, EvaluateConfig, sample_of_frame
+from speak.datasets.rendered import RenderedData, fresh, synthetic_seed
 from speak.errors import SpeakError
 from speak.evaluate_instruments import Instruments, LandmarkReader, read
 from speak.evaluate_sync import at_rate
@@ -85,7 +85,9 @@ def test_clips(
     """The clips of a split, spread over its people. Raises SpeakError where there is none."""
     seed = synthetic_seed(data)
     if seed is not None:
-        source = RenderedData("speak", seed, split, size, RenderedConfig(frames=settings.rendered_frames, context=0))
+        if split == "all":
+            raise SpeakError(f"--data {data} --split all: rendered people have no end: name one of train, val, test")
+        source = RenderedData("speak", seed, split, size, fresh(frames=settings.rendered_frames, context=0))
         for number in range(settings.clips or EvaluateConfig().clips):
             batch = source.batch([number])
             yield TestClip(
@@ -94,7 +96,7 @@ def test_clips(
             )  # fmt: skip
         return
     corpus = PreparedCorpus(data)
-    chosen = _spread([clip for clip in corpus.clips if clip.split == split], settings.clips)
+    chosen = _spread([clip for clip in corpus.clips if split in (clip.split, "all")], settings.clips)
     if not chosen:
         have = ", ".join(sorted({clip.split for clip in corpus.clips}))
         raise SpeakError(f"{data}: no clip in split '{split}' (there is {have}): choose with --split")
@@ -106,7 +108,7 @@ def count_clips(data: str, split: str, settings: EvaluateConfig) -> int:
     """How many clips `test_clips` will give."""
     if synthetic_seed(data) is not None:
         return settings.clips or EvaluateConfig().clips
-    count = sum(clip.split == split for clip in PreparedCorpus(data).clips)
+    count = sum(split in (clip.split, "all") for clip in PreparedCorpus(data).clips)
     return min(count, settings.clips) if settings.clips else count
 
 

@@ -68,6 +68,11 @@ def weights_of(path: str | Path, stage: str) -> Path:
     return path / stage / WEIGHTS if path.is_dir() else path
 
 
+def short(source: str | Path) -> str:
+    """The end of a path, as a report names it: RUN/STAGE/weights.pt, no path of this machine."""
+    return "/".join(Path(source).parts[-3:])
+
+
 def _built(stage: str, content: dict[str, Any], source: str, device: torch.device) -> Loaded:
     if stage not in content["models"]:
         raise SpeakError(f"{source}: holds stage {content['stage']}, not {stage}")
@@ -85,11 +90,11 @@ def find_sync(given: str | Path | None, beside: str | Path | None, device: torch
     if given is not None and _is_published(given):
         network = PublishedSyncNet()
         foreign_weights.load_syncnet(network, given)
-        return PublishedSync(network.to(device).eval(), f"syncnet_v2 ({given}), 25 frames/s")
+        return PublishedSync(network.to(device).eval(), f"syncnet_v2 ({short(given)}), 25 frames/s")
     found = find("syncnet", given, beside, device)
     if found is None:
         return None
-    return OurSync(found.network, f"speak's own SyncNet ({found.source}, step {found.step}), 30 frames/s")
+    return OurSync(found.network, f"speak's own SyncNet ({short(found.source)}, step {found.step}), 30 frames/s")
 
 
 def _is_published(path: str | Path) -> bool:
@@ -156,7 +161,7 @@ class Instruments:
 
     def names(self) -> dict[str, str]:
         """What stands in the report."""
-        judge = "none" if self.judge is None else f"{self.judge.source}, step {self.judge.step}"
+        judge = "none" if self.judge is None else f"{short(self.judge.source)}, step {self.judge.step}"
         return {
             "judge": judge,
             "sync_judge": "none" if self.sync is None else self.sync.name,

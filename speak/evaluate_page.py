@@ -19,9 +19,11 @@ from speak.evaluate_clips import COLUMNS, Shown
 from speak.evaluate_report import DIGITS, TABLE_1, Report
 
 STYLE = """
-body { font: 15px/1.45 sans-serif; color: #222; max-width: 1100px; margin: 24px auto; padding: 0 16px; }
+body { font: 15px/1.45 sans-serif; color: #222; max-width: 1300px; margin: 24px auto; padding: 0 16px; }
 table { border-collapse: collapse; margin: 12px 0; display: block; overflow-x: auto; }
 td, th { border: 1px solid #ccc; padding: 3px 8px; text-align: right; white-space: nowrap; }
+td small { color: #666; }
+th, td:last-child { white-space: normal; }
 td:first-child, th:first-child { text-align: left; }
 img, video { max-width: 100%; display: block; margin: 6px 0; }
 figure { margin: 18px 0; } figcaption { color: #555; }
@@ -64,7 +66,7 @@ def from_markdown(text: str) -> str:
             rows = [line]
             while lines and lines[0].startswith("|"):
                 rows.append(lines.pop(0))
-            cells = [[_inline(cell.strip()) for cell in row.strip().strip("|").split("|")] for row in rows]
+            cells = [[_cell(cell.strip()) for cell in row.strip().strip("|").split("|")] for row in rows]
             head = "".join(f"<th>{cell}</th>" for cell in cells[0])
             body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells[2:])
             blocks.append(f"<table><tr>{head}</tr>{body}</table>")
@@ -79,6 +81,11 @@ def from_markdown(text: str) -> str:
         elif line.strip():
             blocks.append(f"<p>{_inline(line)}</p>")
     return "\n".join(blocks)
+
+
+def _cell(text: str) -> str:
+    """A figure's interval goes below it, so that tables fit the page."""
+    return re.sub(r"^(\S+) (\(\S+ to \S+\))$", r"\1<br><small>\2</small>", _inline(text))
 
 
 def _inline(text: str) -> str:

@@ -23,10 +23,13 @@ PUBLISHED = {
     "ground truth as published, MEAD": (1.0, None, 0.0, 0.0, 5.41),
     "ground truth as published, HDTF": (1.0, None, 0.0, 0.0, 5.23),
 }
+PUBLISHED_NOTE = (
+    "The published rows are of other data: for orientation only. Their Sync_conf is syncnet_v2's; speak's own SyncNet "
+    "has another scale, at most 2, to be read against the ground truth's."
+)
 NOTE = (
-    "Means over clips with 95 % intervals (Student's t; of emotion, the share of clips named rightly, Wilson's). The "
-    "published rows are of other data: for orientation only. Their Sync_conf is syncnet_v2's; speak's own SyncNet has "
-    "another scale, at most 2, to be read against the ground truth's."
+    "Means over clips with 95 % intervals (Student's t; of emotion, the share of clips named rightly, Wilson's). "
+    + PUBLISHED_NOTE
 )
 DIGITS = {"ssim": 3, "csim": 3, "psnr": 2, "f_lmd": 2, "m_lmd": 2, "sync_conf": 2, "sync_distance": 2, "offset": 1,
           "emotion": 2}  # fmt: skip
@@ -131,7 +134,8 @@ def markdown(report: Report) -> str:
         cells = [number_text(row.generated.get(name, math.nan), name) for name in COLUMNS]
         true = [number_text(row.truth.get(name, math.nan), name) for name in ("sync_conf", "offset")]
         notes = "; ".join(row.notes).replace("|", "/")
-        lines.append(f"| {row.name} | {row.frames} | {' | '.join(cells)} | {' | '.join(true)} | {notes} |")
+        name = row.name.replace("|", "/")
+        lines.append(f"| {name} | {row.frames} | {' | '.join(cells)} | {' | '.join(true)} | {notes} |")
     return "\n".join(lines) + "\n"
 
 

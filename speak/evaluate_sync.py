@@ -106,7 +106,8 @@ def smooth_boxes(
     known = np.isfinite(rows).all(1)
     place = np.arange(len(rows))
     rows = np.stack([np.interp(place, place[known], column[known]) for column in rows.T], 1)
-    return np.stack([medfilt(column, _MEDIAN) for column in rows.T], 1)
+    width = min(_MEDIAN, len(rows) - 1 | 1)  # odd, and no wider than the clip: outside the filter sees zeros
+    return np.stack([medfilt(column, width) for column in rows.T], 1)
 
 
 def published_crops(

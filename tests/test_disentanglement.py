@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from speak import disentanglement, disentanglement_exchanges
 from speak.clip_generation import Drivers, encode_clip, generate_clip, measuring
 from speak.config import DisentanglementConfig, preset
-from speak.datasets.rendered import RenderedData
+from speak.datasets.rendered import RenderedData, fresh
 from speak.disentanglement_exchanges import exchange_audio, exchange_factors
 from speak.disentanglement_probes import effective_rank, linear_probe, probe, r2, read_class
-from speak.models.codes import Codes
+from speak.models.codes import FACTORS, Codes
 from speak.models.irfd import ENCODERS
 from speak.models.judge import Judge, Reading
 from speak.models.speak import Speak
@@ -63,10 +63,10 @@ class PerfectIrfd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
-        drawn = RenderedData("irfd", 0, "test", SIZE).batch(range(PAIRS))
+        drawn = RenderedData("irfd", 0, "test", SIZE, fresh()).batch(range(PAIRS))
         self.frames = torch.cat([drawn.source, drawn.target])
         self.true = torch.cat([drawn.source_exchanged, drawn.target_exchanged])
-        self.factor = [("identity", "emotion", "pose")[number] for number in drawn.factor.tolist()] * 2
+        self.factor = [FACTORS[number] for number in drawn.factor.tolist()] * 2
 
     def encode(self, frames: Tensor) -> Codes:
         assert torch.equal(frames, self.frames)
@@ -93,16 +93,18 @@ class KnowingJudge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        data = RenderedData("irfd", 0, "test", SIZE)
-        drawn = data.draw(range(PAIRS))
-        batch = data.render(drawn)
-        shown = torch.stack([batch.source, batch.target, batch.source_exchanged, batch.target_exchanged], 1)
+        batch = RenderedData("irfd", 0, "test", SIZE, fresh()).batch(range(PAIRS))
         names = random(11, 200_000, 8).float()
-        self.known = {
-            picture.numpy().tobytes(): (drawn.pictures.pose[row], drawn.pictures.emotion[row],
-                                        names[drawn.pictures.person[row]])
-            for row, picture in enumerate(shown.flatten(0, 1))
-        }  # fmt: skip
+        self.known: dict[bytes, tuple[Tensor, Tensor, Tensor]] = {}
+        for row, factor in enumerate(FACTORS[number] for number in batch.factor.tolist()):
+            sides = (batch.source_labels, batch.source, batch.source_exchanged), \
+                    (batch.target_labels, batch.target, batch.target_exchanged)
+            for (own, shown, exchanged), (other, _, _) in zip(sides, sides[::-1], strict=True):
+                for picture, foreign in ((shown, ""), (exchanged, factor)):
+                    of = {name: other if name == foreign else own for name in FACTORS}
+                    self.known[picture[row].numpy().tobytes()] = (
+                        of["pose"].pose[row], of["emotion"].emotion[row], names[of["identity"].identity[row]]
+                    )  # fmt: skip
 
     def forward(self, frames: Tensor) -> Reading:
         nothing = (torch.zeros(6), torch.tensor(0), torch.ones(8))
@@ -148,7 +150,7 @@ def test_a_mouth_that_follows_the_audio_is_told_from_one_that_does_not(monkeypat
             return Reading(torch.zeros(count, 68, 2), torch.zeros(count, 6), frames.mean((1, 2, 3)),
                            torch.zeros(count, 8), torch.ones(count, 4))  # fmt: skip
 
-    data = RenderedData("speak", 0, "test", SIZE, disentanglement_exchanges.RenderedConfig(frames=24))
+    data = RenderedData("speak", 0, "test", SIZE, fresh(frames=24))
     openings = iter([data.batch([number]).labels.mouth_opening[0] for number in range(3)])
 
     def encode(*_: object) -> Drivers:
@@ -197,7 +199,7 @@ def test_the_grid_has_its_names_around_it(report: disentanglement.Report) -> Non
     picture = disentanglement.labelled_grid(report.exchanges)
     grid = report.exchanges.grid
     assert picture.shape == (20 + 2 * grid.shape[0], 70 + 2 * grid.shape[1], 3)
-    assert report.exchanges.grid_rows == ["identity", "emotion", "pose"]
+    assert report.exchanges.grid_rows == ["identity", "pose", "emotion"]
     assert (picture[:20] < 100).any() and (picture[:, :60] < 100).any()  # dark letters
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import re
 
 import pytest
 import torch
@@ -48,3 +49,21 @@ def test_a_preset_is_described_with_the_size_that_it_has(capsys: pytest.CaptureF
     generator = Speak(preset("tiny")).generator
     millions = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
     assert any(row.startswith("G_g") and f"{millions:.2f} M" in row for row in rows)
+
+
+def test_the_paper_preset_lists_parameters_multiply_adds_and_memory_of_every_part(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert main(["doctor", "--preset", "paper"]) == 0
+    heading, *rows = capsys.readouterr().out.split("preset paper")[1].splitlines()[1:]
+    assert heading.split() == ["part", "per", "parameters", "multiply-adds", "weights", "activations"]
+    parts = ("E_i", "E_p", "E_e", "E_a", "editing", "G_g", "G_d", "D", "SyncNet", "SyncNet", "perceptual", "judge")
+    assert tuple(row.split()[0] for row in rows) == parts
+    figures = re.compile(r"(frame|window|second) +([\d.]+) M +([\d,]+) M +([\d.]+) MiB +([\d.]+) MiB$")
+    for row in rows:
+        unit, parameters, work, weights, activations = figures.search(row).groups()
+        assert (unit == "second") == row.startswith("E_a") and (unit == "window") == row.startswith("SyncNet")
+        assert float(work.replace(",", "")) > 0 and float(activations) > 0
+        assert float(weights) >= 0.98 * 4e6 * float(parameters) / 2**20  # float32, and buffers
+    # ResNet-50 with 512 outputs; wav2vec2-base: published sizes
+    assert "24.56 M" in rows[0] and "94.37 M" in rows[3]

@@ -128,6 +128,13 @@ def test_boxes_bridge_frames_without_a_face_and_do_not_jump() -> None:
     assert np.allclose(boxes[8:22], [120, 140 - height / 2, height / 2], atol=1e-3)
 
 
+def test_a_clip_of_few_frames_has_boxes_too() -> None:
+    points = torch.rand(6, 68, 2, generator=torch.Generator().manual_seed(0)) * 40 + 100
+    points[:, :2] = torch.tensor([[100.0, 100.0], [140.0, 140.0]])
+    for count in (1, 2, 6):
+        assert np.allclose(smooth_boxes(points[:count])[:, 2], 20 * 4 / 3, atol=1e-3), count
+
+
 def test_frames_at_25_are_the_nearest_of_those_at_30() -> None:
     rows = at_rate(torch.arange(90), 25)
     assert len(rows) == 75
@@ -204,7 +211,7 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag: str, attrs: list) -> None:
         self.tags.append(tag)
         self.links += [value for key, value in attrs if key in ("src", "href", "data", "poster")]
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list) -> None:
@@ -319,5 +326,6 @@ def test_markdown_becomes_html_and_names_cannot_break_the_page() -> None:
         "<h1>A &lt;b&gt;</h1>\n<table><tr><th>x</th><th>y</th></tr><tr><td><b>1</b></td>"
         "<td><code>2</code> &amp; 3</td></tr></table>\n<ul><li>one</li><li>two</li></ul>"
     )
+    assert "<td>0.81<br><small>(0.7 to 0.9)</small></td>" in from_markdown("| a |\n|---|\n| 0.81 (0.7 to 0.9) |\n")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from speak import cli
+from speak import cli, evaluate_pairs
 from speak.config import EvaluateConfig, RenderedConfig, preset
 from speak.datasets.rendered import RenderedData
 from speak.errors import SpeakError
@@ -19,6 +19,7 @@ from speak.evaluate_instruments import Instruments, Loaded, judge_reader
 from speak.evaluate_pairs import read_table
 from speak.evaluate_sync import OurSync
 from speak.media.audio import write_wav
+from speak.media.face_detection import Box, Face
 from speak.media.video import VideoReader, write_video
 from speak.metrics import to_uint8
 from speak.models.judge import Judge
@@ -116,7 +117,28 @@ def test_rows_that_cannot_be_scored_are_told_and_the_rest_goes_on(folder: Path, 
     assert "96x64, the true one 96x96" in wide.error
     assert "gone.mp4: no such file" in gone.error and "broken.mp4" in broken.error
     assert "names no generated video" in unnamed.error and "gone.wav" in mute.error
-    assert noted(noise, "no face found in the first generated frame")
+    assert noted(noise, "no face found in the generated video by the built-in detector: it misses some")
+
+
+def test_a_video_without_a_face_has_no_figures_of_a_face(
+    folder: Path, tools: Instruments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the detector is to be relied on: the judge would read landmarks and an identity into anything."""
+
+    class Reliable:
+        name, tracks = "reliable detector", True
+
+        def find(self, picture: np.ndarray) -> list[Face]:
+            noisy = np.abs(np.diff(picture.astype(int), axis=1)).mean() > 20
+            return [] if noisy else [Face(Box(16, 16, 64, 64), 1.0)]
+
+    monkeypatch.setattr(evaluate_pairs, "best_detector", Reliable)
+    path = table(folder, "faceless.csv", ("noise.mp4", "truth.mp4", "speech.wav"), ("late.mp4", "truth.mp4", ""))
+    noise, late = evaluate_pairs_table(str(path), tools).rows
+    assert noted(noise, "no face found in the generated video by the reliable detector: no LMD, CSIM and emotion")
+    assert noise.generated["psnr"] < 12 and noise.generated["sync_conf"] >= 0
+    assert all(np.isnan(noise.generated[name]) for name in ("f_lmd", "m_lmd", "csim", "emotion"))
+    assert noise.truth["f_lmd"] == 0 and noise.truth["csim"] > 0 and late.generated["f_lmd"] > 0
 
 
 def test_a_shorter_video_can_be_stretched_instead(folder: Path, tools: Instruments) -> None:

@@ -57,6 +57,7 @@ FLOORS = {
     "speak.bench_animate": 4,
     "speak.bench_data": 4,
     "speak.bench_ops": 4,
+    "speak.bench_train": 4,
     "speak.doctor": 4,
     "speak.cli": 4,
     "speak.__main__": 4,

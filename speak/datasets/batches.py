@@ -6,9 +6,12 @@ set makes sample n from its seed and n alone.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import signal
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,10 +56,41 @@ def batches(
         data, batch_sampler=_Steps(batch, first_step, rank, world), num_workers=workers,
         prefetch_factor=4 if workers else None, worker_init_fn=prepare_worker if workers else None,
     )  # fmt: skip
+    return _named(read(loader))
+
+
+def _named(read: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
     try:
-        yield from loader
+        yield from read
     except SpeakError as error:  # a worker's error comes with its traceback around it
         raise SpeakError(str(error).strip().splitlines()[-1].removeprefix("speak.errors.SpeakError: ")) from None
+
+
+def read(loader: DataLoader) -> Iterator[Any]:
+    """What `loader` gives. Its workers end with it: after the last batch, an error, or when Python ends.
+
+    They leave signals alone, so that Python would wait without end for those of a loader that somebody still holds, as
+    the traceback of an error does.
+    """
+    batches = _read(loader)
+    held = weakref.ref(batches)
+
+    def close() -> None:
+        left = held()
+        if left is not None:
+            left.close()
+
+    atexit.register(close)
+    return batches
+
+
+def _read(loader: DataLoader) -> Generator[Any, None, None]:
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        if loader.num_workers:
+            iterator._shutdown_workers()  # what the iterator does when nobody holds it any more
 
 
 def prepare_worker(_: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from speak.config import RenderedConfig, sample_of_frame
-from speak.datasets.batches import prepare_worker
+from speak.datasets.batches import prepare_worker, read
 from speak.datasets.rendered_draws import CUBE, Draws, Pictures
 from speak.datasets.stage_batches import (
     FrameLabels,
@@ -49,6 +49,12 @@ def synthetic_seed(data: str) -> int | None:
     if separator and not seed.isdecimal():
         raise SpeakError(f"--data {data}: write synthetic or synthetic:SEED, the seed a number from 0 on")
     return int(seed or 0)
+
+
+def fresh(config: RenderedConfig | None = None, **changes: Any) -> RenderedConfig:
+    """What is measured on: every sample is rendered anew, and nothing disturbs picture or sound."""
+    calm = {"uses": 1, "kept": 1, "augmented_frames": 0.0, "augmented_speech": 0.0}
+    return dataclasses.replace(config or RenderedConfig(), **(calm | changes))
 
 
 @dataclasses.dataclass
@@ -128,12 +134,12 @@ class RenderedData:
                 step += 1
 
         if not workers or self.device.type != "cpu":
-            for row in indices():
-                yield self.batch(row)
-        yield from torch.utils.data.DataLoader(
+            return map(self.batch, indices())
+        loader = torch.utils.data.DataLoader(
             _Work(self), batch_size=None, sampler=_Endless(indices), num_workers=workers, prefetch_factor=4,
             worker_init_fn=prepare_worker,
         )  # fmt: skip
+        return read(loader)
 
     def _unit(self, number: int) -> _Rendered:
         """One unit (without the leading dimension), rendered with its block unless it is in the stock."""

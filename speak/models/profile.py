@@ -6,7 +6,7 @@ Nothing is allocated or computed: the networks run on fake tensors, through the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ from speak.models.codes import Codes
 from speak.models.discriminator import Discriminator
 from speak.models.irfd import IRFD
 from speak.models.judge import Judge
+from speak.models.recompute import recompute_blocks
 from speak.models.speak import Speak
 from speak.models.syncnet import WINDOW_FRAMES, WINDOW_SAMPLES, SyncNet
 from speak.models.vgg import PerceptualFeatures
 
+ENCODERS = ("E_i", "E_p", "E_e")
 BATCH = 2  # frames of a trial run: batch norm wants more than one
 
 
@@ -42,8 +44,8 @@ def describe(name: str) -> list[Cost]:
     return describe_config(preset(name))
 
 
-def describe_config(config: Config) -> list[Cost]:
-    """The same for any configuration."""
+def describe_config(config: Config, recompute: bool = False) -> list[Cost]:
+    """The same for any configuration. recompute: with activation checkpointing."""
     model = config.model
     with FakeTensorMode():
         speak, irfd = Speak(config), IRFD(config)
@@ -58,6 +60,9 @@ def describe_config(config: Config) -> list[Cost]:
         discriminator, judge = Discriminator(model.discriminator), Judge(model.judge)
         perceptual = PerceptualFeatures(model)
         trial_frames = frames.clone().requires_grad_()  # the frozen perceptual net passes gradients on
+        if recompute:
+            for network in (speak, irfd, discriminator):
+                recompute_blocks(network)
         parts: list[tuple[str, str, nn.Module, Callable[[], object]]] = [
             ("E_i identity encoder", "frame", speak.identity_encoder, lambda: speak.identity_encoder(frames)),
             ("E_p pose encoder", "frame", speak.pose_encoder, lambda: speak.pose_encoder(frames)),
@@ -77,6 +82,47 @@ def describe_config(config: Config) -> list[Cost]:
         return [
             _cost(part, unit, module, run, 1 if unit == "second" else BATCH) for part, unit, module, run in parts
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingMemory:
+    """What a training stage needs, about, in float32; mixed precision halves the activations."""
+
+    stage: str
+    fixed_bytes: int  # weights, their average, gradients and Adam's two moments
+    sample_bytes: int  # activations of a sample: a pair of stage `irfd`, a window of stage `speak`
+    recomputed_bytes: int  # the same with train.checkpoint_activations
+
+
+def training_memory(config: Config) -> list[TrainingMemory]:
+    """Estimates for the two stages of the paper, from the parts' costs."""
+    plain, less = (
+        {cost.part.split()[0]: cost for cost in describe_config(config, recompute)} for recompute in (False, True)
+    )
+
+    def activations(costs: dict[str, Cost], names: Sequence[str]) -> int:
+        return sum(costs[name].activation_bytes for name in names)
+
+    def irfd(costs: dict[str, Cost]) -> int:
+        again = any((config.irfd.weight_identity, config.irfd.weight_pose, config.irfd.weight_emotion))
+        frames, pictures = 2 + 2 * again, 2 * bool(config.irfd.weight_self) + 2  # read; generated
+        return activations(costs, ENCODERS) * frames + activations(costs, ["G_d"]) * pictures
+
+    def speak(costs: dict[str, Cost]) -> int:
+        count = config.rendered.frames
+        frame = ["editing", "G_g"] + ["perceptual"] * bool(config.speak.weight_perceptual)
+        frame += ["D"] * 2 * bool(config.speak.weight_adversarial)
+        seconds = (count + 2 * config.rendered.context) / FRAME_RATE * config.speak.train_audio
+        return activations(costs, frame) * count + int(activations(costs, ["E_a"]) * seconds)
+
+    def fixed(learning: tuple[str, ...], resting: tuple[str, ...]) -> int:
+        return sum(plain[name].weight_bytes for name in (*5 * learning, *resting))
+
+    return [
+        TrainingMemory("irfd", fixed((*ENCODERS, "G_d"), ()), irfd(plain), irfd(less)),
+        TrainingMemory("speak", fixed(("E_a", "editing", "G_g", "D"), (*ENCODERS, "perceptual")), speak(plain),
+                       speak(less)),
+    ]  # fmt: skip
 
 
 def _cost(part: str, unit: str, module: nn.Module, run: Callable[[], object], units: int) -> Cost:
@@ -119,4 +165,17 @@ def table(costs: list[Cost]) -> list[dict[str, str]]:
             "activations": f"{cost.activation_bytes / 2**20:.1f} MiB",
         }
         for cost in costs
+    ]
+
+
+def memory_table(rows: list[TrainingMemory]) -> list[dict[str, str]]:
+    """The memory of training as rows of text {heading: value}, for printing."""
+    return [
+        {
+            "stage": row.stage,
+            "weights, gradients, Adam, EMA": f"{row.fixed_bytes / 2**30:.2f} GiB",
+            "a sample": f"{row.sample_bytes / 2**30:.2f} GiB",
+            "with train.checkpoint_activations": f"{row.recomputed_bytes / 2**30:.2f} GiB",
+        }
+        for row in rows
     ]

@@ -221,9 +221,7 @@ def _write_m4a(path: Path, sound: np.ndarray) -> None:
 
 def write_preview(corpus: Corpus, folder: Path, device: str) -> list[Path]:
     """A sheet of people (rows) in the eight emotions (columns) while they speak, and the first clip with its sound."""
-    from speak.media.audio import write_wav
     from speak.media.image import write_image
-    from speak.media.video import VideoWriter
 
     make_folder(folder)
     people = min(corpus.config.identities, 6)
@@ -237,13 +235,20 @@ def write_preview(corpus: Corpus, folder: Path, device: str) -> list[Path]:
         rows.append(np.concatenate(row, 1))
     sheet, video = folder / "preview.png", folder / "preview.mp4"
     write_image(sheet, np.concatenate(rows, 0))
-    performance = corpus.perform(next(corpus.clips()))
-    wav = folder / ".preview.wav"
+    write_clip(corpus, next(corpus.clips()), video, device)
+    return [sheet, video]
+
+
+def write_clip(corpus: Corpus, clip: PlannedClip, path: Path, device: str = "cpu") -> None:
+    """One clip as a video with its sound."""
+    from speak.media.audio import write_wav
+    from speak.media.video import VideoWriter
+
+    performance, wav = corpus.perform(clip), path.with_name(f".{path.stem}.wav")
     try:
         write_wav(wav, performance.sound())
-        with VideoWriter(video, audio=wav) as writer:
+        with VideoWriter(path, audio=wav) as writer:
             for frame in frames_and_labels(performance, corpus.config.size, device)[0]:
                 writer.write(frame)
     finally:
         wav.unlink(missing_ok=True)
-    return [sheet, video]

@@ -35,12 +35,18 @@ _EMOTION_ACTIONS: dict[str, dict[str, float]] = {
     "surprised": dict(brow_inner=1.0, brow_outer=1.15, lid_wide=0.95, jaw=0.85, oval=1.0),
 }  # fmt: skip
 
+# These two are told by small signs, so that their weakest level shows more of them: by how much a trace is enlarged.
+_EARLY = {"contempt": 1.0, "disgusted": 0.6}
+
 
 def actions_of(emotion_weights: Tensor) -> dict[str, Tensor]:  # [B, 8] strengths in the order of EMOTIONS
     """The strength of each muscle action, [B], for any blend of emotions."""
     table = torch.tensor([[_EMOTION_ACTIONS[emotion].get(action, 0.0) for action in ACTIONS] for emotion in EMOTIONS],
                          dtype=emotion_weights.dtype, device=emotion_weights.device)
-    total = (emotion_weights.unsqueeze(-1) * table).sum(1)
+    early = torch.tensor([_EARLY.get(emotion, 0.0) for emotion in EMOTIONS], dtype=emotion_weights.dtype,
+                         device=emotion_weights.device)
+    shown = emotion_weights * (1 + early * (1 - emotion_weights) ** 2)  # a whole emotion stays what it is
+    total = (shown.unsqueeze(-1) * table).sum(1)
     return dict(zip(ACTIONS, total.unbind(1), strict=True))
 
 

@@ -94,6 +94,7 @@ def hair(face: Numbers, stations: Tensor, detail: Detail) -> list[Mesh]:  # face
     flat = (count, rows * columns)
     turns = wide_angle[:, None].expand(count, rows, -1)
     ends = drop.expand(-1, columns)[None]
+    fall = ends * hang[:, None]  # how far down it hangs; where nothing hangs these rows lie on the edge together
 
     def cell(name: str) -> Tensor:
         return style[name].unsqueeze(2)
@@ -125,12 +126,11 @@ def hair(face: Numbers, stations: Tensor, detail: Detail) -> list[Mesh]:  # face
     strand_wave = cell("wave") * torch.sin(11 * swirl + 2.5 * torch.sin(3 * turns)) * 0.45
     strand_wave = strand_wave * smoothstep(0.04, 0.12, thick) * smoothstep(0.05, 0.4, along)
     curls = torch.sin(16 * turns + 3.1 * torch.sin(s * 1.9))
-    curls = curls * torch.sin(3.6 * s + 6 * ends + 1.7 * torch.sin(5 * turns))
+    curls = curls * torch.sin(3.6 * s + 6 * fall + 1.7 * torch.sin(5 * turns))
     curls = curls * smoothstep(0.02, 0.1, thick) * cell("curl")
     points = base + out * (thick + strand_wave + curls)
 
     # Hanging: straight down from the knee, waving, the ends turned in or out.
-    fall = ends * hang[:, None]
     shorter = 1 - 0.10 * bell((turns.abs() - cell("open")) / 0.5)
     y = points[1] - fall * cell("length") * shorter
     flow = torch.stack([torch.sin(turns), torch.zeros_like(turns), torch.cos(turns)])

@@ -113,7 +113,9 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     colour = mix(colour, tooth * 0.80, down)
     colour = mix(colour, tooth, up)
     colour = mix(colour, flesh, tongue * (1 - behind))
-    room = ((lips.upper_inner - lips.lower_inner) / 0.10).clamp(0.25, 1)
+    open_here = lips.upper_inner - lips.lower_inner
+    colour = mix(cavity, colour, smoothstep(0.006, 0.026, open_here))  # between shut lips lies a dark line, no tooth
+    room = (open_here / 0.10).clamp(0.25, 1)
     shade = 0.60 * room * smoothstep(0.050, 0.0, (lips.upper_inner - y) / room) + 0.25 * room * smoothstep(
         0.03, 0.0, y - lips.lower_inner)
     shade = shade + 0.5 * smoothstep(0.65, 1.0, lips.u.abs())

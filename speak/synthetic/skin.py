@@ -94,6 +94,9 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor, detail: Detail) -
     cast = (1 - (to_hair / reach).clamp(0, 1)) ** 2 * hairy * 0.48
     shade = shade - cast.expand(shape[1:]).reshape(count, -1)
     scalp = hairy * smoothstep(-0.15, -0.55, to_hair)
+    # Cropped and combed-back hair thins out before its line: without it the hair looks like a cap.
+    thin = (smoothstep(0.03, 0.0, style["end"]) * (style["length"] == 0)).unsqueeze(2)
+    scalp = torch.maximum(scalp, hairy * thin * 0.75 * smoothstep(0.34, -0.06, to_hair))
     buzz = (plain.hair_kind == 0).to(x.dtype)[:, None, None] * 0.10 * smoothstep(3.4, 2.9, rows)
     covered = torch.maximum(scalp, buzz.expand_as(to_hair)).expand(shape[1:]).reshape(count, -1)
     albedo = mix(albedo, face.hair, covered)

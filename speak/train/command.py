@@ -15,15 +15,16 @@ from torch import nn
 from speak import checkpoint
 from speak.config import PRESETS, Config, from_dict, parse_settings, preset, with_changes
 from speak.errors import SpeakError
+from speak.models.recompute import recompute_blocks
 from speak.precision import choose_device, choose_dtype
 from speak.train import audio, irfd, judge, syncnet
 from speak.train import speak as speak_stage
 from speak.train.data import stage_data
 from speak.train.grow import load_or_grow
 from speak.train.loop import Interrupted, train
-from speak.train.processes import begin, end, rank_and_world, share_weights
+from speak.train.processes import begin, end, rank_and_world, share_batch_norms, share_weights
 from speak.train.runs import Predecessors, StageFolder
-from speak.train.stage import Build
+from speak.train.stage import Build, Inputs
 
 # stage -> (how it is built, what it is)
 STAGES: dict[str, tuple[Build, str]] = {
@@ -102,8 +103,12 @@ def run_stage(
     config = inputs.fitted(name, config)
     torch.manual_seed(config.train.seed)
     stage = STAGES[name][0](config, inputs, device)
+    if config.train.checkpoint_activations:
+        for network in stage.networks.values():
+            recompute_blocks(network)
     if init is not None:
         _initialise(stage.networks, name, init)
+    share_batch_norms(list(stage.networks.values()), device)
     share_weights(list(stage.networks.values()))
     torch.manual_seed(config.train.seed + 1 + rank)
     source = stage_data(name, data, config, batch, device)
@@ -127,6 +132,11 @@ def _initialise(networks: dict[str, nn.Module], name: str, file: str) -> None:
     for key, network in networks.items():
         if key in content["models"]:
             load_or_grow(network, content["models"][key], file)
+
+
+def stage_inputs(run: Path) -> Inputs:
+    """What stages of this run folder find there."""
+    return _Inputs(run, {}, None)
 
 
 class _Inputs(Predecessors):

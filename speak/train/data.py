@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from speak.config import FRAME_RATE, Config
 from speak.datasets.batches import batches as corpus_batches
 from speak.datasets.clips import IrfdPairs, SpeakWindows, SyncWindows
-from speak.datasets.rendered import RenderedData, synthetic_seed
+from speak.datasets.rendered import RenderedData, fresh, synthetic_seed
 from speak.datasets.stage_batches import moved, of_corpus
 from speak.errors import SpeakError
 from speak.media.prepared import PreparedCorpus
@@ -47,13 +47,12 @@ def _rendered(stage: str, seed: int, config: Config, batch: int, device: torch.d
         return data.batches(batch, first_step, rank, world, config.train.workers)
 
     def held_out() -> list[Any]:
-        plain = {"uses": 1, "kept": 1, "augmented_frames": 0.0, "augmented_speech": 0.0}
-        count = config.train.validation
+        calm, count = fresh(config.rendered), config.train.validation
         if stage == "syncnet":
             frames = int(FRAME_RATE * min(_SECONDS, 0.7 * config.rendered.sentence_seconds))
-            plain |= {"frames": frames, "matched": 1.0}
+            calm = fresh(config.rendered, frames=frames, matched=1.0)
             count = max(count // 4, 1)
-        data = RenderedData(kind, seed, "val", size, dataclasses.replace(config.rendered, **plain), device)
+        data = RenderedData(kind, seed, "val", size, calm, device)
         pieces = [range(first, min(first + 16, count)) for first in range(0, count, 16)]
         return [data.batch(piece) for piece in pieces]
 
@@ -69,7 +68,7 @@ def _corpus(stage: str, folder: str, config: Config, batch: int, device: torch.d
     found, wanted = corpus.frames(clip, [0]).shape[1], config.model.image_size
     if found % wanted:
         raise SpeakError(
-            f"{folder}: its frames are {found} wide, the model's {wanted}: prepare with --set prepare.size={wanted}"
+            f"{folder}: its frames are {found} wide, the model's {wanted}: prepare with --size {wanted}"
         )
 
     factor = found // wanted

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from speak import losses
+from speak.checkpoint import load_into
 from speak.config import Config
 from speak.datasets.stage_batches import PairBatch
 from speak.errors import SpeakError
 from speak.models.codes import concatenated
 from speak.models.discriminator import Discriminator
-from speak.models.irfd import IRFD, Exchange
+from speak.models.irfd import ENCODERS, IRFD, Exchange
 from speak.models.vgg import PerceptualFeatures
 from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
@@ -22,10 +23,15 @@ from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features
 from speak.train.stage import Inputs, Phase, Stage, noise_maps, parameters_of
 
+CODE_LOSSES = ("identity", "pose", "emotion")  # Eq. 1, 3 and 4, which encode generated pictures again
+
 
 def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     """E_i, E_e, E_p, C_m and G_d, with D where its loss has a weight."""
-    irfd = IRFD(config).to(device)
+    irfd = IRFD(config)
+    if config.irfd.trunks != "new":
+        _take_trunks(irfd, config.irfd.trunks, inputs)
+    irfd.to(device)
     for encoder in (irfd.identity_encoder, irfd.pose_encoder, irfd.emotion_encoder):
         encoder.to(memory_format=torch.channels_last)
     networks: dict[str, nn.Module] = {"irfd": irfd}
@@ -43,6 +49,22 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     return Stage(networks, ("irfd",), phases, step.validate, step.picture, lambda data: fit_controls(irfd, data))
 
 
+def _take_trunks(irfd: IRFD, choice: str, inputs: Inputs) -> None:
+    """Encoders begin as the net of stage `perceptual` where there is one and a trunk has its shape, else anew."""
+    if choice != "perceptual":
+        raise SpeakError(f"irfd.trunks '{choice}': choose new or perceptual")
+    found = inputs.weights("perceptual", needed=False)
+    if found is None:
+        return
+    state = {key.removeprefix("trunk."): value for key, value in found["models"]["judge"].items()
+             if key.startswith("trunk.")}  # fmt: skip
+    for name in ENCODERS.values():
+        trunk = getattr(irfd, name).trunk
+        own = trunk.state_dict()
+        if {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in state.items()}:
+            load_into(trunk, state, "the weights of stage perceptual")
+
+
 class _Step:
     """What one batch is asked for."""
 
@@ -53,8 +75,8 @@ class _Step:
         self.discriminator, self.features = discriminator, features
         self.weights = losses.loss_weights(config.irfd)
 
-    def exchange(self, batch: PairBatch, own: bool = False) -> Exchange:
-        """One pass of IRFD. own: encoders read S and T themselves, as they do in use."""
+    def exchange(self, batch: PairBatch, own: bool = False, again: bool = True) -> Exchange:
+        """One pass of IRFD. own: encoders read S and T themselves, as they do in use. again: A and B are encoded."""
         settings, weights = self.settings, self.weights
 
         def read(source: str, frames: Tensor | None) -> Tensor | None:
@@ -62,21 +84,22 @@ class _Step:
                 raise SpeakError(f"irfd source '{source}': choose own or other")
             return None if own or source == "own" else frames
 
-        crossed = any(weights[name] for name in ("cross", "identity", "pose", "emotion", "adversarial"))
-        encoded = any(weights[name] for name in ("identity", "pose", "emotion"))
-        again = "no" if own or not encoded else "frozen" if settings.freeze_reencoder else "live"
+        encoded = again and any(weights[name] for name in CODE_LOSSES)
+        crossed = encoded or weights["cross"] or weights["adversarial"]
+        encoding = "no" if own or not encoded else "frozen" if settings.freeze_reencoder else "live"
         pictures = 2 * bool(weights["self"] or own) + 2 * bool(crossed or own)
         noise = noise_maps(batch.number, self.irfd.generator.synthesis.noise_shapes, pictures) if pictures else "none"
         return self.irfd(
             batch.source, batch.target, batch.factor, read(settings.pose_source, batch.pose_frames),
             read(settings.emotion_source, batch.emotion_frames), noise, bool(weights["self"] or own),
-            bool(crossed or own), again, read(settings.identity_source, batch.identity_frames),
+            bool(crossed or own), encoding, read(settings.identity_source, batch.identity_frames),
         )  # fmt: skip
 
     def losses(self, batch: PairBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """Eq. 1-7 and our terms."""
-        settings, found = self.settings, self.exchange(batch)
-        memory["found"] = found
+        settings = self.settings
+        early = memory.get("progress", 1.0) < settings.code_losses_from
+        memory["found"] = found = self.exchange(batch, again=not early)
         size, face = batch.source.shape[-1], settings.face
         source_labels, target_labels = batch.source_labels, batch.target_labels
         same = source_labels.identity == target_labels.identity
@@ -87,7 +110,7 @@ class _Step:
             batch.source_exchanged_landmarks, batch.target_exchanged_landmarks,
         ))  # fmt: skip
         known = batch.has_exchanged
-        return losses.compute({
+        terms = {
             "identity": lambda: losses.identity_loss(
                 a.identity, code_a.identity, code_b.identity, same, settings.margin
             ) + losses.identity_loss(b.identity, code_b.identity, code_a.identity, same, settings.margin),
@@ -105,7 +128,10 @@ class _Step:
             "perceptual": lambda: self._perceptual(batch, found),
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, found.picture_a, found.picture_b)),
             "angles": lambda: self._angles(batch, found),
-        }, self.weights)  # fmt: skip
+        }  # fmt: skip
+        if early:
+            terms |= dict.fromkeys(CODE_LOSSES, lambda: found.source.pose.new_zeros(()))
+        return losses.compute(terms, self.weights)
 
     def judge(self, batch: PairBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """D's own loss, Eq. 10, on A and B against S and T."""

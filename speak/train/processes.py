@@ -46,6 +46,16 @@ def end() -> None:
         distributed.destroy_process_group()
 
 
+def share_batch_norms(networks: list[nn.Module], device: torch.device) -> None:
+    """Batch norms take their statistics over all processes (SyncBatchNorm), where torch can: on CUDA.
+
+    In place, with the same parameters. Elsewhere each process normalises by its own share of the batch.
+    """
+    if device.type == "cuda" and rank_and_world()[1] > 1:
+        for network in networks:
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
+
 @torch.no_grad()
 def share_weights(networks: list[nn.Module]) -> None:
     """Everybody begins with the weights of process 0."""

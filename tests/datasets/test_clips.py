@@ -1,4 +1,7 @@
 import itertools
+import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +188,36 @@ def test_frames_become_floats_from_minus_one_to_one() -> None:
     made = to_model(frames.expand(2, 4, 5, 3))
     assert made.shape == (2, 3, 4, 5)
     assert torch.allclose(made[0, :, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('a mistake')", "SystemExit(3)"])
+def test_an_error_ends_the_program_while_workers_still_read(tmp_path: Path, error: str) -> None:
+    """Workers leave signals to the training; an error whose traceback holds the batches must not wait for them."""
+    corpus_of(tmp_path, EIGHT)
+    program = f"""
+from speak.config import ClipsConfig
+from speak.datasets.batches import batches
+from speak.datasets.clips import IrfdPairs
+from speak.datasets.rendered import RenderedData
+from speak.media.prepared import PreparedCorpus
+from tests.small_training import small
+if __name__ == "__main__":
+    read = batches(IrfdPairs(PreparedCorpus({str(tmp_path)!r}), ClipsConfig()), 2, workers=1)
+    rendered = RenderedData("judge", 3, "train", 16, small().rendered).batches(1, workers=1)
+    next(read), next(rendered)
+    raise {error}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100,
+                          cwd=Path(__file__).parents[2])  # fmt: skip
+    assert done.returncode == (3 if "3" in error else 1), done.stderr
+    assert "worker" not in done.stderr
+
+
+def test_a_damaged_clip_leaves_no_worker_behind(tmp_path: Path) -> None:
+    pairs = IrfdPairs(corpus_of(tmp_path, EIGHT), ClipsConfig())
+    for path in (tmp_path / "clips").glob("*.zip"):
+        path.write_bytes(b"damaged")
+    before = set(multiprocessing.active_children())
+    with pytest.raises(SpeakError, match="is not a whole zip file"):
+        next(batches(pairs, 4, workers=1))
+    assert set(multiprocessing.active_children()) <= before

@@ -5,10 +5,11 @@ a change that is meant to: python -m tests.golden.networks
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from speak import ops
 from speak.config import preset
@@ -27,12 +28,18 @@ NUMBERS = 4  # kept of each tensor, evenly spaced
 def outputs() -> dict[str, Tensor]:
     """A tensor of each network, by name."""
     config = preset("tiny")
-    torch.manual_seed(0)
-    irfd, whole = IRFD(config).double(), Speak(config).double()
-    discriminator, sync = Discriminator(config.model.discriminator).double(), SyncNet(config.model.syncnet).double()
-    judge, perceptual = Judge(config.model.judge).double(), PerceptualFeatures(config.model).double()
+    model = config.model
+
+    def made(build: Callable[[], nn.Module]) -> nn.Module:
+        torch.manual_seed(0)  # each anew: a change of one network leaves the others' values alone
+        return build().double()
+
+    irfd, whole = made(lambda: IRFD(config)), made(lambda: Speak(config))
+    discriminator, sync = made(lambda: Discriminator(model.discriminator)), made(lambda: SyncNet(model.syncnet))
+    judge, perceptual = made(lambda: Judge(model.judge)), made(lambda: PerceptualFeatures(model))
+    torch.manual_seed(1)
     frames = torch.rand(2, 3, 64, 64, dtype=torch.float64) * 2 - 1
-    audio = torch.randn(1, 2, config.model.audio.width, dtype=torch.float64)
+    audio = torch.randn(1, 2, model.audio.width, dtype=torch.float64)
     speech = torch.randn(1, WINDOW_SAMPLES) * 0.1
     with torch.no_grad(), ops.backend("reference"):
         found = irfd(frames, frames.flip(0), torch.tensor([0, 1]), noise="none")

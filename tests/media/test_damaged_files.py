@@ -1,8 +1,8 @@
 """Thousands of damaged small files through every reader: SpeakError or a result, never another error, never a hang."""
 
 import faulthandler
+import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +18,11 @@ from speak.media.video import VideoReader, probe, write_video
 from tests.media.generated import ffmpeg, flash_and_click, numbered_frame
 
 STALL = 20.0  # a file that keeps ffmpeg silent so long is a hang
+
+
+def processor_seconds() -> float:
+    """Of this process and its ended children: other work on the machine does not count."""
+    return sum(os.times()[:4])
 
 
 def read_video(path: Path) -> None:
@@ -94,7 +99,10 @@ def damaged(data: bytes, random: np.random.Generator) -> bytes:
 
 
 def run_damaged(tmp_path: Path, rounds: int, seed: int) -> tuple[int, int, float]:
-    """Reads `rounds` damaged copies of each file; returns how many were read, how many refused, the slowest seconds."""
+    """Reads `rounds` damaged copies of each file; returns how many were read, how many refused, the slowest's
+    seconds of processor.
+
+    A file that is waited for without end shows by the clock: after 120 seconds of it the test is ended."""
     random = np.random.default_rng(seed)
     read = refused = 0
     slowest = 0.0
@@ -111,7 +119,7 @@ def run_damaged(tmp_path: Path, rounds: int, seed: int) -> tuple[int, int, float
                 target = tmp_path / f"damaged{path.suffix}"
             target.write_bytes(damaged(data, random))
             faulthandler.dump_traceback_later(120, exit=True)
-            start = time.monotonic()
+            start = processor_seconds()
             try:
                 reader(target)
                 read += 1
@@ -125,7 +133,7 @@ def run_damaged(tmp_path: Path, rounds: int, seed: int) -> tuple[int, int, float
                 raise AssertionError(f"{path.name}, round {number}, kept as {keep}: {error!r}") from error
             finally:
                 faulthandler.cancel_dump_traceback_later()
-            slowest = max(slowest, time.monotonic() - start)
+            slowest = max(slowest, processor_seconds() - start)
     return read, refused, slowest
 
 
@@ -138,4 +146,4 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
 def test_thousands_of_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
     read, refused, slowest = run_damaged(tmp_path, rounds=110, seed=2)
     print(f"{read} read, {refused} refused, the slowest {slowest:.1f} s")
-    assert read + refused > 3500 and slowest < 2 * STALL
+    assert read + refused > 3500 and slowest < STALL

@@ -149,6 +149,10 @@ def test_mead_layout_prepared_is_the_prepared_corpus_up_to_coding(small: Path, t
         assert 10 * np.log10(255**2 / np.mean((frames[0] - frames[1]) ** 2)) > 28
         sounds = [c.audio(r, 0, sample_of_frame(r.frames)) for c, r in ((direct, one), (through, other))]
         assert np.corrcoef(*sounds)[0, 1] > 0.97
+        late = [np.mean((frames[0][1:-1] - frames[1][1 + by : len(frames[1]) - 1 + by]) ** 2) for by in (-1, 0, 1)]
+        assert np.argmin(late) == 1  # each frame at its own time
+        lags = np.correlate(sounds[1], sounds[0][400:-400])
+        assert abs(np.argmax(lags) - 400) <= 1  # samples
 
 
 def test_preview_is_a_sheet_and_a_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,6 +168,21 @@ def test_teeth_show_only_inside_the_lips() -> None:
     assert found > 200
 
 
+def test_between_shut_lips_is_a_dark_line_and_no_tooth() -> None:
+    identity, scene = people(8, seed=6)
+    identity = with_traits(identity, skin_tone=0.9, beard=0.0, moustache=0.0, makeup=0.0)
+    weights = torch.eye(8)
+    shut = torch.tensor([0, 0, 0, 1.0, 0, 0]).repeat(8, 1)
+    rendered = show(identity, scene, weights=weights, mouth=shut, size=256)
+    for frame, marks in zip((rendered.frames + 1) / 2, rendered.landmarks, strict=True):
+        line = polygon(marks[60:68], 256, 1.5)
+        lips = polygon(marks[48:60], 256, 0.0) & ~line
+        light, colourless = frame.mean(0).numpy(), (frame.amin(0) / frame.amax(0)).numpy()
+        darkest = [light[line[:, x], x].min() for x in range(256) if line[:, x].any()]
+        assert np.median(darkest) < 0.75 * light[lips].mean()
+        assert colourless[line].max() < 0.9  # a tooth's colour
+
+
 def test_positive_angles_turn_right_down_and_anticlockwise() -> None:
     identity, scene = people(1)
     level = show(identity, scene).landmarks[0]

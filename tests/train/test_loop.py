@@ -15,8 +15,11 @@ import torch
 
 from speak import checkpoint
 from speak.errors import SpeakError
+from speak.models.resnet import ResNet
+from speak.train import processes
 from speak.train.command import run_stage
 from speak.train.loop import divided
+from speak.train.processes import share_batch_norms
 from tests.small_training import settings, small
 
 CPU = torch.device("cpu")
@@ -143,6 +146,17 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_pat
     for alone, shared in zip(*curves, strict=True):
         for key in ("identity", "classification", "pose", "emotion", "self", "cross", "angles"):
             assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-5), (alone["step"], key)
+
+
+def test_batch_norms_are_shared_by_processes_on_cuda_and_keep_their_weights(monkeypatch) -> None:
+    trunk = ResNet(18, width=8, norm="batch")
+    before = dict(trunk.named_parameters())
+    share_batch_norms([trunk], torch.device("cuda"))
+    assert not any(isinstance(module, torch.nn.SyncBatchNorm) for module in trunk.modules())  # one process
+    monkeypatch.setattr(processes, "rank_and_world", lambda: (0, 2))
+    share_batch_norms([trunk], torch.device("cuda"))
+    assert isinstance(trunk.layer1[0].bn1, torch.nn.SyncBatchNorm)
+    assert all(parameter is before[name] for name, parameter in trunk.named_parameters())
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(tmp_path: Path) -> None:

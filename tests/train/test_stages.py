@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from speak import checkpoint, losses
+from speak.checkpoint import load_into
 from speak.config import PRESETS, from_dict, preset
 from speak.datasets.rendered import RenderedData
 from speak.errors import SpeakError
+from speak.models.codes import Codes
 from speak.models.speak import Speak
 from speak.train.command import STAGES, _Inputs, run_stage
 from speak.train.face_weight import face_weight
@@ -57,7 +59,8 @@ def test_a_stage_learns_one_batch_by_heart(name: str, tmp_path: Path) -> None:
 
 
 def test_the_whole_model_learns_one_batch_by_heart(trained: Path) -> None:
-    stage, samples = build("speak", trained, speak__weight_adversarial=0.0, speak__weight_sync=0.0), batch("speak")
+    changes = {"speak__weight_adversarial": 0.0, "speak__weight_sync": 0.0, "speak__warm_generator": False}
+    stage, samples = build("speak", trained, **changes), batch("speak")
     phase = stage.phases[0]
     optimizer = torch.optim.Adam(phase.parameters, lr=3e-3)
     values = []
@@ -68,6 +71,24 @@ def test_the_whole_model_learns_one_batch_by_heart(trained: Path) -> None:
         optimizer.step()
         values.append(float(found["pixel"].detach()))
     assert values[-1] < 0.6 * values[0]
+
+
+def test_without_editing_the_global_generator_begins_as_the_disentangling_one(trained: Path) -> None:
+    model = build("speak", trained).networks["speak"].eval()
+    irfd = build("irfd", trained).networks["irfd"].eval()
+    load_into(irfd, checkpoint.load(trained / "irfd" / "weights.pt")["models"]["irfd"], "irfd")
+    with torch.no_grad():
+        codes = irfd.encode(batch("irfd").source)
+        codes = Codes(codes.identity, codes.pose, torch.zeros_like(codes.emotion))
+        levels, width = model.generator.synthesis.num_styles, model.generator.additions.weights[0].shape[1]
+        edited = torch.zeros(len(codes.pose), levels, width)
+        torch.testing.assert_close(model.generator(codes, edited, "none"), irfd.generator(codes, "none"))
+
+
+def test_encoders_begin_as_the_perceptual_net_where_there_is_one(trained: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(trained / "perceptual" / "weights.pt")["models"]["judge"]
+    taken, new = (build("irfd", run).networks["irfd"].pose_encoder.trunk.conv1.weight for run in (trained, tmp_path))
+    assert torch.equal(taken, state["trunk.conv1.weight"]) and not torch.equal(taken, new)
 
 
 @pytest.mark.parametrize("name", ["identity", "classification", "pose", "emotion", "self", "cross", "angles"])
