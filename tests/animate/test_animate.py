@@ -287,7 +287,7 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path, inputs: dict, weights: Pa
         time.sleep(0.05)
     assert partial and process.poll() is None
     process.send_signal(how)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=120) == 130  # machines may be busy
     assert "Traceback" not in process.stderr.read()
     assert [path.name for path in tmp_path.iterdir()] == ["long.wav"]
 
