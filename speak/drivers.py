@@ -166,8 +166,9 @@ class Drivers:
             with VideoReader(path, box=box, size=size) as reader:
                 frames = iter(reader)
                 while batch := list(itertools.islice(frames, self.config.batch)):
-                    with torch.no_grad():
-                        yield encode(as_frames(batch, self.device))
+                    with torch.no_grad():  # not around the yield: it would be in force for the caller too
+                        codes = encode(as_frames(batch, self.device))
+                    yield codes
 
         stream = blocks()
         first = next(stream)  # a video without a picture is refused before anything is generated
@@ -189,7 +190,8 @@ class Drivers:
         tracks = join(found)
         track = choose(tracks)
         if track is None or (not detector.tracks and len(track.boxes) < len(found) / 3):
-            self.notes.append(f"{what} video {path}: no face found by the {detector.name}, the middle is taken")
+            part = "all of it" if info.width == info.height else "the middle"
+            self.notes.append(f"{what} video {path}: no face found by the {detector.name}, {part} is taken")
             return whole_square(info.width, info.height)
         if len([other for other in tracks if other.size() > track.size() / 3]) > 1:
             self.notes.append(f"{what} video {path}: {len(tracks)} faces, the largest is taken")
@@ -217,19 +219,25 @@ def played(codes: Codes, end: str) -> Codes:
     """
     if end not in ENDS:
         raise SpeakError(f"--driver-end {end}: choose {', '.join(ENDS)}")
-    seen: list[Tensor] = []
+    seen, count = torch.zeros(0), 0  # grows by doubling: many small blocks that stay would leave holes in memory
     for block in codes:
         if end == "pingpong":
-            seen.append(block)
+            if count + len(block) > len(seen):
+                grown = block.new_empty(2 * (count + len(block)), block.shape[1])
+                if count:
+                    grown[:count] = seen[:count]
+                seen = grown
+            seen[count : count + len(block)] = block
+            count += len(block)
         last = block[-1:]
         yield block
     if end == "hold":
         yield from itertools.repeat(last)
     elif end == "pingpong":
-        whole = torch.cat(seen)
-        if len(whole) == 1:
+        whole = seen[:count].clone()
+        if count == 1:
             yield from itertools.repeat(whole)
-        seen.clear()
+        del seen
         back, forth = whole[:-1].flip(0), whole[1:]
         while True:
             yield from back.split(PIECE)

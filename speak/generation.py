@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speak import checkpoint
+from speak import allocator, checkpoint
 from speak.config import AnimateConfig, Config, to_dict
 from speak.drivers import Drivers, Taken, as_frames, played, smoothed
 from speak.errors import SpeakError
@@ -28,6 +28,7 @@ from speak.shipped import load_speak
 from speak.speech import Speech
 
 Source = str | Path | np.ndarray
+GIVE_BACK = 16  # batches after which holes in memory are given back
 SMALLEST_FACE = 64  # pixels of a crop below which the user is told
 
 
@@ -201,7 +202,9 @@ class TalkingHead:
         noise = self.model.draw_noise([seed])
         taken = {name: Taken(stream) for name, stream in streams.items()}
         try:
-            for first in range(0, frames, self.settings.batch):
+            for number, first in enumerate(range(0, frames, self.settings.batch), 1):
+                if number % GIVE_BACK == 0:
+                    allocator.give_back_holes()
                 count = min(self.settings.batch, frames - first)
                 codes = {name: stream.take(count) for name, stream in taken.items()}
                 for picture in self.frames_of_codes(identity, noise=noise, **codes):

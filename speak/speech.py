@@ -5,6 +5,7 @@ Memory holds a hundred numbers a second of sound for finding silences, and nothi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from speak.models.wav2vec2_streaming import encode_long
 
 HOP = SAMPLE_RATE // 100  # samples of one measurement of loudness
 SILENT_SAMPLE = 1e-4  # a sound that never exceeds this is silence throughout: less than 4 steps of 16 bit
+AROUND = 2  # seconds of silence that the encoder sees before and after the speech: whole seconds are whole frames
 LONG = 600 * SAMPLE_RATE  # samples from which the first pass shows a progress bar
 
 
@@ -83,7 +85,9 @@ class Speech:
         mouth then closes even where breath, noise or the net's own unrest would move it."""
         config = config or AnimateConfig()
         silent, first = silent_vector(model), 0
-        for block in encode_long(model.audio_encoder, self, self.frames, self.samples, config.audio_chunk):
+        blocks = encode_long(model.audio_encoder, _Surrounded(self), self.frames + 2 * AROUND * FRAME_RATE,
+                             self.samples + 2 * AROUND * SAMPLE_RATE, config.audio_chunk)  # fmt: skip
+        for block in _inner(blocks, AROUND * FRAME_RATE, self.frames):
             share = torch.from_numpy(self.silence[first : first + len(block), None]).to(block)
             yield torch.lerp(block, silent.expand_as(block), share)
             first += len(block)
@@ -93,6 +97,28 @@ class Speech:
             yield from (self._source[start : start + LONG] for start in range(0, len(self._source), LONG))
         else:
             yield from stream_audio(self._source)
+
+
+class _Surrounded:
+    """Speech with silence before and after it, which is what stands there in training: without it the net would show
+    its own edges in the first and last frames."""
+
+    def __init__(self, speech: Speech) -> None:
+        self._speech = speech
+
+    def __iter__(self) -> Iterator[Tensor]:
+        silence = torch.zeros(AROUND * SAMPLE_RATE)
+        yield from itertools.chain([silence], self._speech, [silence])
+
+
+def _inner(blocks: Iterator[Tensor], first: int, count: int) -> Iterator[Tensor]:
+    """Rows `first` to `first + count` of a stream of blocks [n, D]."""
+    start = 0
+    for block in blocks:
+        inner = block[max(0, first - start) : max(0, first + count - start)]
+        start += len(block)
+        if len(inner):
+            yield inner
 
 
 @torch.no_grad()

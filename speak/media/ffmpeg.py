@@ -128,6 +128,8 @@ class Ffmpeg:
         """The first thing ffmpeg complained of, which is the cause of the others, in its words; or its exit status."""
         if self.truncated:
             return "the file ends early"
+        if any("matches no streams" in line for line in self.lines):
+            return "there is none in the file"
         wrong = [line for line in self.lines if "[error]" in line or "[fatal]" in line]
         texts = [re.sub(r"\[[^\]]*@ 0x[0-9a-f]+\] *|\[(error|fatal)\] *", "", line).strip() for line in wrong]
         for text in texts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from speak.errors import SpeakError
@@ -72,6 +72,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def remove() -> None:
+        with suppress(OSError):  # a folder that is a file: the first error is the one to be told
+            temporary.unlink(missing_ok=True)
+
     try:
         with temporary.open("wb"):
             pass
@@ -80,10 +85,10 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        remove()
         raise write_error(path, error) from None
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        remove()
         raise
 
 

@@ -58,6 +58,13 @@ def test_the_head_that_was_given_is_not_changed(head: TalkingHead, inputs: dict)
     assert head.identity is None and not any(p.requires_grad for p in head.model.parameters())
 
 
+def test_where_frames_are_made_in_bfloat16_so_is_the_adaptation(weights: Path, inputs: dict) -> None:
+    half = load(weights, "cpu", "bfloat16")
+    new, report = adapt(half, half.photo(inputs["photo"]), steps=20, config=QUICK, progress=False)
+    assert report.ssim > report.ssim_before and new.dtype == torch.bfloat16
+    assert all(value.dtype == torch.float32 for value in new.model.parameters())  # the weights are whole
+
+
 def test_what_drives_the_regulariser_are_the_models_own_controls(head: TalkingHead) -> None:
     bank = motion_bank(head, None, 40, 0)
     model = head.config.model

@@ -197,6 +197,7 @@ def bad_inputs(folder: Path, inputs: dict) -> dict[str, tuple[list[str], str]]:
     (folder / "text.wav").write_text("these are words")
     (folder / "text.pt").write_text("these are words")
     (folder / "cut.mp4").write_bytes(inputs["pose"].read_bytes()[:9000])
+    (folder / "garbage.mp4").write_bytes(np.random.default_rng(0).bytes(20000))
     (folder / "angles.csv").write_text("yaw\nup\n")
     (folder / "folder.mp4").mkdir()
     write_image(folder / "wide.png", np.full((100, 300, 3), 128, np.uint8))
@@ -222,6 +223,11 @@ def bad_inputs(folder: Path, inputs: dict) -> dict[str, tuple[list[str], str]]:
         "unreadable weights": ([photo, sound, "--weights", str(folder / "text.pt")], "text.pt: not a checkpoint"),
         "no such device": ([photo, sound, "--device", "tpu"], "--device tpu"),
         "missing folder": ([photo, sound, "-o", str(folder / "none" / "o.mp4")], "the folder does not exist"),
+        "folder that is a file": ([photo, sound, "-o", photo + "/o.mp4"], "the folder is a file"),
+        "folder not writable": ([photo, sound, "-o", "/sys/o.mp4"], "o.mp4: not written"),
+        "missing weights": ([photo, sound, "--weights", str(folder / "no.pt")], "no.pt: no such file"),
+        "garbage as pose": ([photo, sound, str(folder / "garbage.mp4")], "no picture that can be read"),
+        "picture as speech": ([photo, photo], "there is none in the file"),
         "folder as output": ([photo, sound, "-o", str(folder / "folder.mp4")], "is a folder"),
         "other suffix": ([photo, sound, "-o", str(folder / "o.avi")], "is an mp4"),
         "input as output": ([photo, sound, pose, "-o", pose], "is one of the inputs"),
@@ -281,7 +287,7 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path, inputs: dict, weights: Pa
         time.sleep(0.05)
     assert partial and process.poll() is None
     process.send_signal(how)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=120) == 130  # machines may be busy
     assert "Traceback" not in process.stderr.read()
     assert [path.name for path in tmp_path.iterdir()] == ["long.wav"]
 

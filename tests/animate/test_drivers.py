@@ -13,6 +13,7 @@ from torch import Tensor
 from speak.config import AnimateConfig, preset
 from speak.drivers import Drivers, Taken, as_frames, is_label, parse_emotions, played, smoothed
 from speak.errors import SpeakError
+from speak.generation import TalkingHead
 from speak.media.ffmpeg import executable
 from speak.models.speak import Speak
 from speak.pose_tables import read_poses
@@ -225,6 +226,15 @@ def test_driving_frames_are_decoded_as_they_are_needed(inputs: dict, model: Spea
     assert asked == [4]  # the first batch shows that there is a picture
     list(islice(stream, 2))
     assert asked == [4, 4]
+
+
+def test_gradients_are_as_they_were_while_a_video_is_made_and_after_it(head: TalkingHead, inputs: dict) -> None:
+    """Two driving videos are read in turns: neither may leave the other's mode behind."""
+    video = head.animate(inputs["photo"], inputs["speech"], inputs["pose"], inputs["emotion"])
+    next(video)
+    assert torch.is_grad_enabled()
+    video.close()
+    assert torch.is_grad_enabled()
 
 
 def test_frames_are_scaled_to_the_models_range() -> None:

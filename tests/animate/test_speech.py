@@ -38,10 +38,23 @@ def test_sound_encoded_in_pieces_is_that_of_the_whole(head: TalkingHead, chunk: 
     speech = Speech(noise(7.3))
     assert not speech.silence.any()
     pieces = list(speech.encode(head.model, AnimateConfig(audio_chunk=chunk)))
+    around = torch.zeros(32000)  # silence stands before and after it
     with torch.no_grad():
-        whole = head.model.encode_audio(torch.cat(list(speech))[None], speech.frames)[0]
-    assert_close(torch.cat(pieces), whole)
+        whole = head.model.encode_audio(torch.cat([around, *speech, around])[None], speech.frames + 120)[0]
+    assert_close(torch.cat(pieces), whole[60:-60])
     assert len(pieces) > 1 or chunk == 5.0
+
+
+def test_the_ends_of_the_speech_are_heard_as_within_silence(head: TalkingHead) -> None:
+    """Silence put before and after the file by the user changes hardly anything in the frames of the speech."""
+    sound, silence = noise(3.0), np.zeros(16000, np.float32)
+    alone = torch.cat(list(Speech(sound).encode(head.model)))
+    within = torch.cat(list(Speech(np.concatenate([silence, sound, silence])).encode(head.model)))[30:-30]
+    with torch.no_grad():
+        edges = head.model.encode_audio(torch.from_numpy(sound)[None], 90)[0]  # as if the clip were all there is
+    for ends in (slice(0, 4), slice(-4, None)):
+        # not equal: where vectors of 20 ms become frames depends a little on the clip's length
+        assert (alone - within)[ends].abs().max() < 0.1 * (edges - within)[ends].abs().max()
 
 
 def test_a_pause_is_silent_and_a_closure_within_a_word_is_not() -> None:
