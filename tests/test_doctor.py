@@ -55,10 +55,11 @@ def test_the_paper_preset_lists_parameters_multiply_adds_and_memory_of_every_par
     capsys: pytest.CaptureFixture,
 ) -> None:
     assert main(["doctor", "--preset", "paper"]) == 0
-    heading, *rows = capsys.readouterr().out.split("preset paper")[1].splitlines()[1:]
+    parts, training = capsys.readouterr().out.split("preset paper")[1].split("\n\n")
+    heading, *rows = parts.splitlines()[1:]
     assert heading.split() == ["part", "per", "parameters", "multiply-adds", "weights", "activations"]
-    parts = ("E_i", "E_p", "E_e", "E_a", "editing", "G_g", "G_d", "D", "SyncNet", "SyncNet", "perceptual", "judge")
-    assert tuple(row.split()[0] for row in rows) == parts
+    names = ("E_i", "E_p", "E_e", "E_a", "editing", "G_g", "G_d", "D", "SyncNet", "SyncNet", "perceptual", "judge")
+    assert tuple(row.split()[0] for row in rows) == names
     figures = re.compile(r"(frame|window|second) +([\d.]+) M +([\d,]+) M +([\d.]+) MiB +([\d.]+) MiB$")
     for row in rows:
         unit, parameters, work, weights, activations = figures.search(row).groups()
@@ -67,3 +68,7 @@ def test_the_paper_preset_lists_parameters_multiply_adds_and_memory_of_every_par
         assert float(weights) >= 0.98 * 4e6 * float(parameters) / 2**20  # float32, and buffers
     # ResNet-50 with 512 outputs; wav2vec2-base: published sizes
     assert "24.56 M" in rows[0] and "94.37 M" in rows[3]
+    stages = [re.findall(r"([\d.]+) GiB", row) for row in training.splitlines()[2:]]
+    assert len(stages) == 2
+    for fixed, sample, recomputed in stages:
+        assert 0 < float(recomputed) < float(sample) and float(fixed) + float(sample) < 16  # fits a V100
