@@ -15,6 +15,7 @@ class TrainConfig:
     checkpoint_activations: bool = False  # recomputes what the backward pass needs: less memory, a third more work
     beta1: float = 0.9  # Adam's
     beta2: float = 0.99
+    epsilon: float = 1e-8  # Adam's
     warm_up: int = 100  # steps in which the learning rate rises
     decay: float = 0.3  # share of the steps, at the end, in which it falls to a hundredth
     clip: float = 5.0  # norm that a step's gradient is cut to; 0: it is not

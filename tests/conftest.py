@@ -1,12 +1,15 @@
 """What all tests share: two threads, and the backends that this machine has."""
 
 import os
+import signal
 
 import pytest
 import torch
 
 from speak import ops
 
+# A suite started in the background ignores SIGINT, and so would every process that its tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(min(2, len(os.sched_getaffinity(0))))
 
 COMPILED = pytest.param(

@@ -117,7 +117,7 @@ class Training:
         self.steps, self.device, self.dtype, self.step = steps, device, dtype, 0
         settings = config.train
         self.optimizers = [
-            torch.optim.Adam(phase.parameters, lr=phase.learning_rate, betas=(settings.beta1, settings.beta2))
+            torch.optim.Adam(phase.parameters, phase.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
             for phase in stage.phases
         ]
         self.scalers = [torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for _ in stage.phases]
