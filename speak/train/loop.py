@@ -194,6 +194,7 @@ class Training:
         """Goes on from the newest checkpoint, where there is one. SpeakError where it does not fit this training."""
         found = self.folder.latest()
         if found is None:
+            self.folder.cut_log(0)  # of a training that was killed before its first checkpoint
             return
         path, content = found
         if content["config"]["model"] != to_dict(self.config)["model"]:
