@@ -8,9 +8,10 @@ Interrupted, the same command goes on where it stopped. A size begins with the w
 size begins with --init RUN/SIZE of an earlier run, where one is given. --scale makes all stages shorter or longer.
 
 What was learnt on the way (preset tiny, 64x64, 2026-11):
-- Equations 1, 3 and 4 from the start cost a third of the step and slow the pictures down; they join in half-way
+- Equations 1, 3 and 4 from the start cost a quarter of the step and slow the pictures down; they join in half-way
   (irfd.code_losses_from). Encoders that begin as the perceptual net, one layer in the mlp before G_d, 8 pairs a step
-  instead of 16 and a learning rate of 3e-3 reached after 725 steps (3 minutes of one core) the loss that took 2,000 steps before.
+  instead of 16 and a learning rate of 3e-3 reached after 725 steps (3 minutes of one core) the loss that took 2,000
+  steps before.
 - Two processes with two threads each on two cores slow each other down tenfold: give each one thread and a core.
 """
 
