@@ -95,8 +95,8 @@ class DiscriminatorConfig:
 class SyncNetConfig:
     """Our SyncNet: 5 frames and the speech of the same time (SPEAK Sec. 3.3)."""
 
-    image_size: int = 96  # the faces are read at this size, their lower half only
-    width: int = 24
+    image_size: int = 128  # the faces are read at this size, their lower half only
+    width: int = 32
     norm: str = "group"
     mel_bands: int = 40
     embedding_dim: int = 256

@@ -37,8 +37,8 @@ class JudgeStageConfig:
     learning_rate: float = 1e-3
     weight_landmarks: float = 1.0
     weight_pose: float = 1.0
-    weight_mouth_opening: float = 1.0
-    weight_emotion: float = 0.3
+    weight_mouth_opening: float = 4.0
+    weight_emotion: float = 1.0
     weight_likeness: float = 0.3  # two frames of one person against the other people of the batch
     temperature: float = 0.1  # of the likeness
 
@@ -69,6 +69,7 @@ class IrfdConfig:
     weight_cross: float = 1.0  # ours: A and B against the true picture of the exchange, where there is one
     weight_probe: float = 0.0  # ours: gradient-reversed probes of the other factors
     weight_perceptual: float = 0.0  # ours: features of the pictures that self and cross compare
+    weight_reading: float = 0.0  # ours: what the perceptual net reads from them
     weight_adversarial: float = 0.0  # ours: D on the generated pictures
     weight_angles: float = 0.3  # ours: exact poses read from f_P by a linear map, where they are known
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
@@ -92,6 +93,9 @@ class SyncNetStageConfig:
     batch: int = 32
     learning_rate: float = 1e-3
     weight_contrastive: float = 1.0
+    weight_matching: float = 1.0  # ours: each window finds its own speech among the batch's, and the speech its window
+    temperature: float = 0.07  # of the matching
+    trunk: str = "perceptual"  # ours: the video net begins as the net of stage `perceptual`, if there is one; or new
     margin: float = 1.0  # of Eq. 11; embeddings of our SyncNet have unit length, so distances lie in [0, 2]
 
 
@@ -111,6 +115,7 @@ class SpeakConfig:
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
     weight_sync: float = 0.1  # L_sync, Eq. 11-12
     weight_perceptual: float = 1.0  # L_vgg
+    weight_reading: float = 0.0  # ours: what the perceptual net reads from the frames
     weight_pixel: float = 1.0  # ours: mean absolute difference
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from speak.errors import SpeakError
 from speak.models.codes import at_least_float32
+from speak.models.judge import Reading
 
 Scales = list[tuple[Tensor, list[Tensor]]]  # what D returns: (logits [B, 1, h, w], features) a scale
 
@@ -203,6 +204,25 @@ def contrastive_loss(
     return terms.mean() / 2
 
 
+def matching_loss(
+    video: Tensor,  # embeddings of N windows [N, D]
+    audio: Tensor,  # embeddings of N pieces of speech [N, D]
+    matched: Tensor,  # y [N], 1 where row n of both belongs together
+    temperature: float,
+) -> Tensor:
+    """Ours: cross-entropy of finding each matched window's speech among all N by distance, and the other way (InfoNCE).
+
+    Unmatched rows are there to be confused with. 0 where no row is matched.
+    """
+    if video.numel() == 0:
+        return video.sum()
+    apart = (at_least_float32(video)[:, None] - at_least_float32(audio)[None]).square().sum(-1)
+    likeness = -apart / (2 * temperature)
+    own = torch.arange(len(video), device=video.device)
+    both = F.cross_entropy(likeness, own, reduction="none") + F.cross_entropy(likeness.T, own, reduction="none")
+    return (both * matched).sum() / (2 * matched.sum().clamp(min=1))
+
+
 def sync_loss(
     video: Tensor,  # embeddings of generated windows [..., D]
     audio: Tensor,  # embeddings of their speech [..., D]
@@ -219,6 +239,29 @@ def perceptual_loss(
     """L_vgg of SPEAK Eq. 13: mean absolute difference of the features, averaged over the layers."""
     parts = [F.l1_loss(at_least_float32(a), at_least_float32(b)) for a, b in zip(generated, true, strict=True)]
     return torch.stack(parts).mean()
+
+
+def reading_loss(
+    generated: Reading,  # what the perceptual net reads from generated frames
+    true: Reading,  # from the true ones
+    size: int,  # pixels of the frames' side
+    pose_spread: Tensor,  # [6], see speak.config.POSE_SPREAD
+    weights: Mapping[str, float],  # landmarks, pose, mouth_opening, emotion and likeness, as stage `perceptual` has them
+) -> Tensor:
+    """Ours, optional: whoever reads a generated frame should read what the true one says, the mouth above all.
+
+    Mouth and emotion move a few pixels, which L_vgg and the pixel term hardly weigh. Emotion: the divergence of what
+    is read from what the true frame says; likeness: 1 - cosine.
+    """
+    apart = F.kl_div(generated.emotion_logits.log_softmax(1), true.emotion_logits.log_softmax(1), log_target=True,
+                     reduction="batchmean")  # fmt: skip
+    return (
+        weights["landmarks"] * F.l1_loss(generated.landmarks, true.landmarks) * (20 / size)
+        + weights["pose"] * ((generated.pose - true.pose) / pose_spread).abs().mean()
+        + weights["mouth_opening"] * F.l1_loss(generated.mouth_opening, true.mouth_opening)
+        + weights["emotion"] * apart
+        + weights["likeness"] * (1 - F.cosine_similarity(generated.identity, true.identity)).mean()
+    )
 
 
 def pixel_loss(

@@ -11,6 +11,7 @@ from speak import losses
 from speak.config import IrfdConfig, SpeakConfig, preset, with_changes
 from speak.errors import SpeakError
 from speak.models.irfd import Probes
+from speak.models.judge import Reading
 from tests.tolerances import assert_close
 
 
@@ -234,3 +235,29 @@ def test_losses_of_half_precision_inputs_are_computed_in_float32() -> None:
     distance = losses.image_distance(frames, torch.zeros_like(frames))
     assert distance.dtype == torch.float32
     assert_close(distance, torch.tensor([300.0]))
+
+
+def test_reading_weighs_what_a_generated_frame_says_against_what_the_true_one_says() -> None:
+    def reading(landmark: float, angle: float, opening: float, logits: list[float], identity: list[float]) -> Reading:
+        return Reading(torch.full((1, 68, 2), landmark, dtype=torch.float64), tensor([angle] * 6), tensor(opening),
+                       tensor(logits), tensor(identity))  # fmt: skip
+
+    weights = {"landmarks": 1.0, "pose": 10.0, "mouth_opening": 100.0, "emotion": 1000.0, "likeness": 10000.0}
+    generated = reading(3.0, 12.0, 0.5, [0.0, 0.0], [0.6, 0.8])
+    true = reading(1.0, 6.0, 0.25, [math.log(3), 0.0], [1.0, 0.0])
+    divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    expected = 2 * 20 / 40 + 10 * (12 - 6) / 30 + 100 * 0.25 + 1000 * divergence + 10000 * 0.4
+    found = losses.reading_loss(generated, true, 40, tensor(*[30.0] * 6), weights)
+    assert_close(found, number(expected))
+    assert_close(losses.reading_loss(true, true, 40, tensor(*[30.0] * 6), weights), number(0.0))
+
+
+def test_matching_is_the_cross_entropy_of_finding_each_other_and_asks_nothing_of_what_does_not_match() -> None:
+    rng = np.random.default_rng(5)
+    video, audio = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in rng.standard_normal((2, 4, 3)))
+    likeness = np.exp(-((video[:, None] - audio[None]) ** 2).sum(2) / (2 * 0.2))
+    rows = -np.log(np.diag(likeness) / likeness.sum(1)) - np.log(np.diag(likeness) / likeness.sum(0))
+    found = losses.matching_loss(torch.from_numpy(video), torch.from_numpy(audio), tensor(1.0, 0.0, 1.0, 1.0), 0.2)
+    assert_close(found, number(rows[[0, 2, 3]].mean() / 2))
+    nothing = losses.matching_loss(torch.from_numpy(video), torch.from_numpy(audio), torch.zeros(4), 0.2)
+    assert_close(nothing, number(0.0))

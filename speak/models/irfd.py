@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -96,12 +97,20 @@ class Probes(nn.Module):
             }
         )
 
-    def forward(self, codes: Codes) -> dict[str, tuple[Tensor, Tensor]]:
-        """Name such as `pose_from_identity` -> (what was read [B, D], the code itself, detached [B, D])."""
+    def forward(
+        self,
+        codes: Codes,  # of B frames
+        shown: Mapping[str, Codes] | None = None,  # factor -> the codes of the pictures that its code was read from
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Name such as `pose_from_identity` -> (what was read [B, D], the code to be read, detached [B, D]).
+
+        Where an encoder read another picture than the frame itself, what can leak is what that picture shows.
+        """
         found = {}
         for name, net in self.nets.items():
             to, _, factor = name.partition("_from_")
-            found[name] = (net(reverse_gradient(codes.fused(factor))), codes.fused(to).detach())
+            there = (shown or {}).get(factor, codes)
+            found[name] = (net(reverse_gradient(codes.fused(factor))), there.fused(to).detach())
         return found
 
 

@@ -56,8 +56,14 @@ class Judge(nn.Module):
         self,
         frames: Tensor,  # [B, 3, H, W] in [-1, 1], square
     ) -> Reading:
-        size = frames.shape[-1]
-        features = self.trunk(resize_for_reading(frames, self.image_size))
+        return self.read(self.trunk(resize_for_reading(frames, self.image_size)), frames.shape[-1])
+
+    def read(
+        self,
+        features: Tensor,  # of the trunk's last stage [B, C, h, w]
+        size: int,  # pixels of a side of the frames that landmarks are counted in
+    ) -> Reading:
+        """What the heads make of the trunk's features."""
         places = F.adaptive_avg_pool2d(F.relu(self.neck(features)), NECK_PLACES).flatten(1)
         read = {name: at_least_float32(self.heads[name](places)) for name in self.heads if name != "identity"}
         identity = at_least_float32(self.heads["identity"](features.mean((2, 3))))

@@ -1,8 +1,8 @@
 """Features of a pretrained net for the perceptual loss L_vgg, SPEAK Eq. 13: VGG-16, VGG-19 or a rendered-face trunk.
 
 `VGG` holds torchvision's `vgg16` / `vgg19` keys `features.*` and no classifier. None of its weights are shipped: the
-user brings them, or takes the ResNet trunk (`network="rendered"`) of a judge trained on rendered faces with another
-seed (never of the judge that measures, because what measures trains nothing).
+user brings them, or takes the net of stage `perceptual` (`network="rendered"`): a judge of another seed, trained on
+other rendered people (never the judge that measures, because what measures trains nothing).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from speak.config import ModelConfig
 from speak.errors import SpeakError
-from speak.models.resnet import STAGES, ResNet, resize_for_reading
+from speak.models.judge import Judge, Reading
+from speak.models.resnet import STAGES, resize_for_reading
 
 # Convolutions in each of the five blocks; a 2x2 max pooling ends each block.
 CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -64,12 +65,13 @@ class PerceptualFeatures(nn.Module):
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
         self.config = config = model.perceptual
+        self.net: Judge | VGG
         if config.network == "rendered":
-            self.trunk: nn.Module = ResNet(model.judge.depth, model.judge.width, model.judge.norm)
+            self.net = Judge(model.judge)
             known: tuple[str, ...] | list[str] = STAGES
         else:
-            self.trunk = VGG(config.network)
-            known = self.trunk.layer_names
+            self.net = VGG(config.network)
+            known = self.net.layer_names
         unknown = [layer for layer in config.layers if layer not in known]
         if unknown:
             raise SpeakError(
@@ -88,10 +90,21 @@ class PerceptualFeatures(nn.Module):
         frames: Tensor,  # [B, 3, H, W] in [-1, 1]
     ) -> list[Tensor]:
         """Features [B, C, h, w] of the configured layers. Gradients reach the frames, never the weights."""
-        if self.config.image_size:
-            frames = resize_for_reading(frames, self.config.image_size)
-        if isinstance(self.trunk, ResNet):
-            found = self.trunk.stages(frames)
-            return [found[layer] for layer in STAGES if layer in self.config.layers]
-        return self.trunk((frames / 2 + 0.5 - self.mean) / self.std, self.config.layers)
+        if isinstance(self.net, Judge):
+            return self.perceive(frames)[0]
+        seen = self._sized(frames) / 2 + 0.5
+        return self.net((seen - self.mean) / self.std, self.config.layers)
 
+    def perceive(
+        self,
+        frames: Tensor,  # [B, 3, H, W] in [-1, 1]
+    ) -> tuple[list[Tensor], Reading]:
+        """The features and what the net reads from the same frames, in one pass. Raises SpeakError for a VGG."""
+        if not isinstance(self.net, Judge):
+            raise SpeakError(f"{self.config.network} reads no faces: set model.perceptual.network=rendered")
+        found = self.net.trunk.stages(self._sized(frames))
+        return ([found[layer] for layer in STAGES if layer in self.config.layers],
+                self.net.read(found[STAGES[-1]], frames.shape[-1]))  # fmt: skip
+
+    def _sized(self, frames: Tensor) -> Tensor:
+        return resize_for_reading(frames, self.config.image_size) if self.config.image_size else frames

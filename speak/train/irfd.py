@@ -21,7 +21,7 @@ from speak.models.vgg import PerceptualFeatures
 from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
-from speak.train.perceptual import perceptual_features
+from speak.train.perceptual import perceptual_features, perceptual_terms, perceptual_trunk
 from speak.train.stage import Inputs, Phase, Stage, noise_maps, parameters_of
 
 CODE_LOSSES = ("identity", "pose", "emotion")  # Eq. 1, 3 and 4, which encode generated pictures again
@@ -39,7 +39,8 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     discriminator = None
     if config.irfd.weight_adversarial:
         networks["discriminator"] = discriminator = Discriminator(config.model.discriminator).to(device)
-    features = perceptual_features(config, inputs, device) if config.irfd.weight_perceptual else None
+    wanted = config.irfd.weight_perceptual or config.irfd.weight_reading
+    features = perceptual_features(config, inputs, device) if wanted else None
     step = _Step(config, irfd, discriminator, features)
     # The controls are fitted at the end, with other means.
     learning = [p for p in parameters_of(irfd) if not any(p is q for q in irfd.pose_mapper.parameters())]
@@ -54,11 +55,9 @@ def _take_trunks(irfd: IRFD, choice: str, inputs: Inputs) -> None:
     """Encoders begin as the net of stage `perceptual` where there is one and a trunk has its shape, else anew."""
     if choice != "perceptual":
         raise SpeakError(f"irfd.trunks '{choice}': choose new or perceptual")
-    found = inputs.weights("perceptual", needed=False)
-    if found is None:
+    state = perceptual_trunk(inputs)
+    if state is None:
         return
-    state = {key.removeprefix("trunk."): value for key, value in found["models"]["judge"].items()
-             if key.startswith("trunk.")}  # fmt: skip
     for name in ENCODERS.values():
         trunk = getattr(irfd, name).trunk
         own = trunk.state_dict()
@@ -125,10 +124,10 @@ class _Step:
             ),
             "cross": lambda: losses.cross_loss(found.picture_a, batch.source_exchanged, known, weight_a)
             + losses.cross_loss(found.picture_b, batch.target_exchanged, known, weight_b),
-            "probe": lambda: self._probe(found),
-            "perceptual": lambda: self._perceptual(batch, found),
+            "probe": lambda: self._probe(batch, found),
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, found.picture_a, found.picture_b)),
             "angles": lambda: self._angles(batch, found),
+            **perceptual_terms(self.features, *self._compared(batch, found), self.weights, self.config.perceptual),
         }  # fmt: skip
         if early:
             terms |= dict.fromkeys(CODE_LOSSES, lambda: found.source.pose.new_zeros(()))
@@ -152,19 +151,28 @@ class _Step:
     def _judged(self, batch: PairBatch, of_source: Tensor, of_target: Tensor) -> losses.Scales:
         return self.discriminator(torch.cat([batch.source, batch.target]), torch.cat([of_source, of_target]))
 
-    def _probe(self, found: Exchange) -> Tensor:
-        return losses.probe_loss(self.irfd.probes(concatenated(found.source, found.target)))
+    def _probe(self, batch: PairBatch, found: Exchange) -> Tensor:
+        """A source "other" of S has one factor in common with S, and all others with T."""
+        sources = {
+            "identity": (self.settings.identity_source, batch.identity_frames),
+            "pose": (self.settings.pose_source, batch.pose_frames),
+            "emotion": (self.settings.emotion_source, batch.emotion_frames),
+        }
+        own, others = concatenated(found.source, found.target), concatenated(found.target, found.source)
+        shown = {factor: others for factor, (source, frames) in sources.items()
+                 if source == "other" and frames is not None}  # fmt: skip
+        return losses.probe_loss(self.irfd.probes(own, shown))
 
-    def _perceptual(self, batch: PairBatch, found: Exchange) -> Tensor:
-        known = batch.has_exchanged[:, None, None, None]
-        pairs = [(found.self_source, batch.source), (found.self_target, batch.target)]
-        for picture, truth in ((found.picture_a, batch.source_exchanged), (found.picture_b, batch.target_exchanged)):
-            if picture is not None:
-                pairs.append((picture, torch.where(known, truth, picture.detach())))
-        made, true = (torch.cat([pair[k] for pair in pairs if pair[0] is not None]) for k in (0, 1))
-        with torch.no_grad():
-            wanted = self.features(true)
-        return losses.perceptual_loss(self.features(made), wanted)
+    def _compared(self, batch: PairBatch, found: Exchange) -> tuple[Tensor, Tensor]:
+        """S rebuilt and A, where there is a true A, beside the truth; T and B only say the same once more."""
+        pairs = []
+        if found.self_source is not None:
+            pairs.append((found.self_source, batch.source))
+        if found.picture_a is not None:
+            known = batch.has_exchanged[:, None, None, None]
+            pairs.append((found.picture_a, torch.where(known, batch.source_exchanged, found.picture_a.detach())))
+        made, true = (torch.cat(part) for part in zip(*pairs, strict=True))
+        return made, true
 
     def _angles(self, batch: PairBatch, found: Exchange) -> Tensor:
         labels = (batch.source_labels.pose, batch.target_labels.pose)

@@ -23,7 +23,7 @@ from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
 from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
-from speak.train.perceptual import perceptual_features
+from speak.train.perceptual import perceptual_features, perceptual_terms
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
 
 FUSE_FIRST = "fuse.layers.0.weight"  # [style_dim, all codes side by side]
@@ -59,7 +59,8 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
         syncnet = SyncNet(config.model.syncnet)
         load_into(syncnet, found["models"]["syncnet"], "the weights of stage syncnet")
         syncnet.to(device).eval().requires_grad_(False)
-    features = perceptual_features(config, inputs, device) if settings.weight_perceptual else None
+    wanted = settings.weight_perceptual or settings.weight_reading
+    features = perceptual_features(config, inputs, device) if wanted else None
     step = _Step(config, networks, syncnet, features)
     phases = [Phase("speak", parameters_of(model), settings.learning_rate, step.weights, step.losses)]
     if "discriminator" in networks:
@@ -143,7 +144,7 @@ class _Step:
         return losses.compute({
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, made)),
             "sync": lambda: self._sync(batch, frames),
-            "perceptual": lambda: self._perceptual(made, true),
+            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual),
             "pixel": lambda: losses.pixel_loss(made, true, weight),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip
@@ -166,11 +167,6 @@ class _Step:
         with torch.no_grad():
             audio = self.syncnet.embed_audio(speech_windows(speech, frames.shape[1]))
         return losses.sync_loss(self.syncnet.embed_video(video_windows(frames)), audio)
-
-    def _perceptual(self, made: Tensor, true: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = self.features(true)
-        return losses.perceptual_loss(self.features(made), wanted)
 
     def _path_length(self, batch: WindowBatch) -> Tensor:
         """Of the first frame of each window."""

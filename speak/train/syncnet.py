@@ -1,4 +1,8 @@
-"""Stage `syncnet`: SPEAK Eq. 11-12. Do five frames and this speech belong to the same moment?"""
+"""Stage `syncnet`: SPEAK Eq. 11-12. Do five frames and this speech belong to the same moment?
+
+Eq. 11 alone is first smallest where every distance is the same, and small nets stay there: each window also has to find
+its own speech among the batch's (`syncnet.weight_matching`), and the video net begins as one that sees mouths.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,13 @@ import torch
 from torch import Tensor
 
 from speak import losses
+from speak.checkpoint import load_into
 from speak.config import Config, sample_of_frame
 from speak.datasets.stage_batches import SyncBatch
+from speak.errors import SpeakError
 from speak.metrics import sync
-from speak.models.syncnet import WINDOW_SAMPLES, SyncNet, speech_windows, video_windows
+from speak.models.syncnet import WINDOW_FRAMES, WINDOW_SAMPLES, SyncNet, speech_windows, video_windows
+from speak.train.perceptual import perceptual_trunk
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
 
 _SHIFT = 10  # frames that held-out speech is shifted by at most
@@ -21,22 +28,30 @@ _SHORTEST = 30  # frames of a clip in which a shift can be looked for
 
 def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     """SyncNet."""
-    syncnet = SyncNet(config.model.syncnet).to(device)
+    syncnet = SyncNet(config.model.syncnet)
+    if config.syncnet.trunk != "new":
+        _take_trunk(syncnet, config.syncnet.trunk, inputs)
+    syncnet.to(device)
     syncnet.video.to(memory_format=torch.channels_last)
     weights = losses.loss_weights(config.syncnet)
     margin = config.syncnet.margin
 
-    def contrastive(batch: SyncBatch) -> Tensor:
+    def embedded(batch: SyncBatch) -> tuple[Tensor, Tensor]:
+        return syncnet.embed_video(batch.frames[:, :WINDOW_FRAMES]), syncnet.embed_audio(batch.speech[:, :WINDOW_SAMPLES])
+
+    def contrastive(video: Tensor, audio: Tensor, matched: Tensor) -> Tensor:
         """Eq. 11 over the batch's own pairs, and over every other pairing of its windows: all of them do not match."""
-        video = syncnet.embed_video(batch.frames[:, :5])
-        audio = syncnet.embed_audio(batch.speech[:, :WINDOW_SAMPLES])
-        own = losses.contrastive_loss(losses.embedding_distance(video, audio), batch.matched, margin)
+        own = losses.contrastive_loss(losses.embedding_distance(video, audio), matched, margin)
         apart = (video[:, None] - audio[None]).square().sum(-1).clamp(min=1e-8).sqrt()
         others = apart[~torch.eye(len(apart), dtype=torch.bool, device=apart.device)]
         return own + losses.contrastive_loss(others, torch.zeros_like(others), margin)
 
     def compute(batch: SyncBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
-        return losses.compute({"contrastive": lambda: contrastive(batch)}, weights)
+        video, audio = embedded(batch)
+        return losses.compute({
+            "contrastive": lambda: contrastive(video, audio, batch.matched),
+            "matching": lambda: losses.matching_loss(video, audio, batch.matched, config.syncnet.temperature),
+        }, weights)  # fmt: skip
 
     def validate(batches: Iterable[SyncBatch]) -> dict[str, float]:
         """On clips of some seconds whose speech was shifted by up to ten frames: is the shift found, and how clearly?
@@ -45,7 +60,7 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
         """
         right, confidences, terms = [], [], []
         for batch in batches:
-            terms.append(float(contrastive(batch)))
+            terms.append(float(contrastive(*embedded(batch), batch.matched)))
             count = batch.frames.shape[1] - 2 * _SHIFT
             if count < _SHORTEST:
                 continue
@@ -65,3 +80,16 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
 
     phase = Phase("syncnet", parameters_of(syncnet), config.syncnet.learning_rate, weights, compute)
     return Stage({"syncnet": syncnet}, ("syncnet",), [phase], validate)
+
+
+def _take_trunk(syncnet: SyncNet, choice: str, inputs: Inputs) -> None:
+    """The video net begins as the trunk of stage `perceptual`, where there is one of its shape, for each of 5 frames."""
+    if choice != "perceptual":
+        raise SpeakError(f"syncnet.trunk '{choice}': choose new or perceptual")
+    state, own = perceptual_trunk(inputs), syncnet.video.state_dict()
+    if state is None:
+        return
+    first = "conv1.weight"
+    state = state | {first: state[first].repeat(1, WINDOW_FRAMES, 1, 1) / WINDOW_FRAMES}
+    if {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in state.items()}:
+        load_into(syncnet.video, state, "the weights of stage perceptual")

@@ -55,7 +55,7 @@ def test_a_vgg_sees_frames_as_its_weights_expect_them() -> None:
     frames = ((mean + std * 0.5) * 2 - 1).expand(1, 3, 8, 8)  # half a standard deviation above the mean
     (found,) = features(frames)
     expected = torch.nn.functional.conv2d(
-        torch.full((1, 3, 8, 8), 0.5), features.trunk.features[0].weight, features.trunk.features[0].bias, padding=1
+        torch.full((1, 3, 8, 8), 0.5), features.net.features[0].weight, features.net.features[0].bias, padding=1
     )
     assert_close(found, expected)
 
@@ -73,7 +73,7 @@ def test_the_trunk_of_a_judge_serves_as_it_is_and_pictures_are_brought_to_its_si
     torch.manual_seed(0)
     judge = Judge(TINY.judge)
     features = PerceptualFeatures(dataclasses.replace(TINY, perceptual=PerceptualConfig(image_size=32)))
-    features.trunk.load_state_dict(judge.trunk.state_dict())
+    features.net.load_state_dict(judge.state_dict())
     frames = torch.rand(1, 3, 64, 64)
     halves = frames.reshape(1, 3, 32, 2, 32, 2).mean((3, 5))
     for found, expected in zip(features(frames), list(judge.trunk.stages(halves).values()), strict=False):

@@ -51,8 +51,8 @@ def test_torchvisions_vgg_makes_the_features_and_is_asked_for(tmp_path: Path) ->
     vgg = {"model__perceptual__network": "vgg16", "model__perceptual__layers": "relu1_2,relu2_2"}
     config = small(**vgg)
     features = perceptual_features(config, _Inputs(tmp_path, {}, str(tmp_path / "vgg16.pth")), CPU)
-    assert isinstance(features.trunk, VGG)
-    assert torch.equal(features.trunk.features[2].weight, state["features.2.weight"])
+    assert isinstance(features.net, VGG)
+    assert torch.equal(features.net.features[2].weight, state["features.2.weight"])
     with pytest.raises(SpeakError, match="--vgg FILE"):
         run_stage("speak", small(**vgg, speak__weight_sync=0, speak__train_encoders=True), "synthetic:3",
                   tmp_path / "run", CPU, steps=1, batch=2)  # fmt: skip

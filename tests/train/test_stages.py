@@ -90,6 +90,39 @@ def test_encoders_begin_as_the_perceptual_net_where_there_is_one(trained: Path, 
     assert torch.equal(taken, state["trunk.conv1.weight"]) and not torch.equal(taken, new)
 
 
+def test_what_syncnet_sees_mouths_with_begins_as_the_perceptual_net(trained: Path, tmp_path: Path) -> None:
+    known = build("syncnet", trained).networks["syncnet"].video
+    state = checkpoint.load(trained / "perceptual" / "weights.pt")["models"]["judge"]
+    assert torch.equal(known.layer4[1].conv2.weight, state["trunk.layer4.1.conv2.weight"])
+    still = torch.randn(1, 3, 32, 64)
+    wanted = torch.nn.functional.conv2d(still, state["trunk.conv1.weight"], stride=2, padding=3)
+    torch.testing.assert_close(known.conv1(still.repeat(1, 5, 1, 1)), wanted)
+    new = build("syncnet", tmp_path).networks["syncnet"].video
+    assert not torch.equal(new.layer4[1].conv2.weight, known.layer4[1].conv2.weight)
+
+
+def test_features_and_readings_of_generated_frames_come_from_one_pass(trained: Path) -> None:
+    stage = build("speak", trained, speak__weight_reading=0.5)
+    net = stage.phases[0].losses.__self__.features.net
+    passes = []
+    net.trunk.conv1.register_forward_hook(lambda *_: passes.append(1))
+    found = stage.phases[0].losses(batch("speak"), {})
+    assert len(passes) == 2 and found["reading"] > 0 and found["perceptual"] > 0  # generated frames, true frames
+
+
+def test_probes_are_asked_for_what_the_pictures_that_encoders_read_show(trained: Path) -> None:
+    samples = batch("irfd")
+    asked = {}
+    for source in ("own", "other"):
+        stage = build("irfd", trained, irfd__weight_probe=0.1, irfd__pose_source=source)
+        step, probes = stage.phases[0].losses.__self__, stage.networks["irfd"].probes
+        found = step.exchange(samples, again=False)
+        probes.register_forward_hook(lambda _, given, read: asked.update(given=given, read=read))
+        step._probe(samples, found)
+        wanted = (found.source, found.target) if source == "own" else (found.target, found.source)
+        assert torch.equal(asked["read"]["emotion_from_pose"][1], torch.cat([codes.emotion for codes in wanted]))
+
+
 @pytest.mark.parametrize("name", ["identity", "classification", "pose", "emotion", "self", "cross", "angles"])
 def test_every_loss_of_irfd_can_be_switched_off(name: str, tmp_path: Path) -> None:
     stage = build("irfd", tmp_path, **{f"irfd__weight_{name}": 0.0})
@@ -109,8 +142,9 @@ def test_every_loss_of_speak_can_be_switched_off(name: str, trained: Path) -> No
 
 def test_optional_losses_work(trained: Path) -> None:
     pair = build("irfd", trained, irfd__weight_probe=0.1, irfd__weight_perceptual=0.1, irfd__weight_adversarial=0.1,
-                 irfd__discriminator_r1=1.0)  # fmt: skip
-    window = build("speak", trained, speak__weight_path_length=0.1, speak__discriminator_r1=1.0)
+                 irfd__weight_reading=0.1, irfd__discriminator_r1=1.0)  # fmt: skip
+    window = build("speak", trained, speak__weight_path_length=0.1, speak__weight_reading=0.1,
+                   speak__discriminator_r1=1.0)  # fmt: skip
     for stage, name in ((pair, "irfd"), (window, "speak")):
         memory: dict = {}
         samples = batch(name)
