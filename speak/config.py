@@ -158,8 +158,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "model.image_size": 64,
         **_network("identity", width=16, image_size=64),
-        **_network("pose", image_size=64),
-        **_network("emotion", image_size=64),
+        **_network("pose", image_size=64),  # E_e, judge and SyncNet read at 128: at 64 a ResNet hardly sees a mouth
         **_network("audio", **WAV2VEC2_PRESETS["tiny"]),
         "model.generator.style_dim": 128,
         "model.generator.channel_base": 1024,
@@ -173,6 +172,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.judge.width": 16,
         "model.judge.embedding_dim": 64,
         "rendered.context": 30,
+        "rendered.uses": 4,  # small pictures are cheap, and 16 uses of each teach a judge its pictures by heart
         "model.generator.mapping_layers": 1,
         "irfd.steps": 16000,
         "irfd.batch": 8,

@@ -83,6 +83,7 @@ class TalkingHead:
         self.config, self.device, self.dtype = config, device, dtype
         self.settings = settings or AnimateConfig()
         self.identity = None if identity is None else identity.to(device)
+        self.came_adapted = False  # the identity came with the weights: the photo may show somebody else
 
     @property
     def image_size(self) -> int:
@@ -191,7 +192,7 @@ class TalkingHead:
         if self.output_size != self.image_size:
             notes.append(f"these weights make {self.image_size}x{self.image_size} pictures: the video is scaled up to "
                          f"{self.output_size}x{self.output_size} (bicubic), no detail is added")  # fmt: skip
-        if self.identity is not None:
+        if self.came_adapted:
             notes.append("these weights were adapted to one person: the face is theirs, whoever is in the photo")
         return notes
 
@@ -232,7 +233,9 @@ def load(
     chosen = choose_device(device)
     number_format = choose_dtype(dtype, chosen)
     model, config, rest = load_speak(weights)
-    return TalkingHead(model, config, chosen, number_format, rest.get("identity"), settings)
+    head = TalkingHead(model, config, chosen, number_format, rest.get("identity"), settings)
+    head.came_adapted = head.identity is not None
+    return head
 
 
 def _first(codes: Iterator[Tensor], count: int) -> Tensor:

@@ -246,7 +246,7 @@ def reading_loss(
     true: Reading,  # from the true ones
     size: int,  # pixels of the frames' side
     pose_spread: Tensor,  # [6], see speak.config.POSE_SPREAD
-    weights: Mapping[str, float],  # landmarks, pose, mouth_opening, emotion and likeness, as stage `perceptual` has them
+    weights: Mapping[str, float],  # of landmarks, pose, mouth_opening, emotion, likeness, as in stage `perceptual`
 ) -> Tensor:
     """Ours, optional: whoever reads a generated frame should read what the true one says, the mouth above all.
 

@@ -25,6 +25,7 @@ from speak.train.loop import Interrupted, train
 from speak.train.processes import begin, end, rank_and_world, share_batch_norms, share_weights
 from speak.train.runs import Predecessors, StageFolder
 from speak.train.stage import Build, Inputs
+from speak.train.warm_start import irfd_from_speak
 
 # stage -> (how it is built, what it is)
 STAGES: dict[str, tuple[Build, str]] = {
@@ -46,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="default", choices=list(PRESETS))
     parser.add_argument("--steps", type=int, help="in all; more than before goes on (default: the stage's own)")
     parser.add_argument("--batch", type=int, help="samples a step, over all processes (default: the stage's own)")
-    parser.add_argument("--init", metavar="FILE", help="weights of this stage to begin with, also of a smaller picture")
+    parser.add_argument("--init", metavar="FILE", help="weights of this stage to begin with, also of a smaller "
+                        "picture; irfd also begins with those of speak")
     parser.add_argument("--from", dest="sources", action="append", default=[], metavar="STAGE=FILE",
                         help="an earlier stage's weights elsewhere; audio also takes a wav2vec 2.0")  # fmt: skip
     parser.add_argument("--vgg", metavar="FILE", help="torchvision's VGG weights, for model.perceptual.network=vgg19")
@@ -125,8 +127,11 @@ def run_stage(
 
 
 def _initialise(networks: dict[str, nn.Module], name: str, file: str) -> None:
-    """Starts from the weights of `file`: the same stage, the same picture size or a smaller one."""
+    """Starts from the weights of `file`: of the same stage (irfd: or speak), of the same picture or a smaller one."""
     content = checkpoint.load(file)
+    if (name, content["stage"]) == ("irfd", "speak"):
+        irfd_from_speak(networks["irfd"], content["models"]["speak"], file)
+        return
     if content["stage"] != name:
         raise SpeakError(f"{file}: holds stage {content['stage']}, not {name}")
     for key, network in networks.items():
@@ -154,7 +159,8 @@ class _Inputs(Predecessors):
             changed = {"irfd": lambda m: {k: m[k] for k in ("identity", "pose", "emotion")},
                        "audio": lambda m: {"audio": m["audio"]},
                        "syncnet": lambda m: {"syncnet": m["syncnet"]}}  # fmt: skip
-        if name in ("speak", "irfd") and getattr(config, name).weight_perceptual:
+        settings = getattr(config, name)
+        if name in ("speak", "irfd") and (settings.weight_perceptual or settings.weight_reading):
             if config.model.perceptual.network == "rendered":
                 changed["perceptual"] = lambda m: {"judge": m["judge"]}
         parts: dict[str, Any] = {}

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from speak import losses
-from speak.checkpoint import load_into
 from speak.config import Config
 from speak.datasets.stage_batches import PairBatch
 from speak.errors import SpeakError
 from speak.metrics import effective_rank
 from speak.models.codes import concatenated
 from speak.models.discriminator import Discriminator
-from speak.models.irfd import ENCODERS, IRFD, Exchange
+from speak.models.irfd import IRFD, Exchange
 from speak.models.vgg import PerceptualFeatures
 from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
-from speak.train.perceptual import perceptual_features, perceptual_terms, perceptual_trunk
+from speak.train.perceptual import perceptual_features, perceptual_terms
 from speak.train.stage import Inputs, Phase, Stage, noise_maps, parameters_of
+from speak.train.warm_start import trunks_from_perceptual
 
 CODE_LOSSES = ("identity", "pose", "emotion")  # Eq. 1, 3 and 4, which encode generated pictures again
 
@@ -31,7 +31,7 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     """E_i, E_e, E_p, C_m and G_d, with D where its loss has a weight."""
     irfd = IRFD(config)
     if config.irfd.trunks != "new":
-        _take_trunks(irfd, config.irfd.trunks, inputs)
+        trunks_from_perceptual(irfd, config.irfd.trunks, inputs)
     irfd.to(device)
     for encoder in (irfd.identity_encoder, irfd.pose_encoder, irfd.emotion_encoder):
         encoder.to(memory_format=torch.channels_last)
@@ -49,20 +49,6 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
         rate = config.speak.discriminator_learning_rate
         phases.append(Phase("discriminator", parameters_of(discriminator), rate, {"discriminator": 1.0}, step.judge))
     return Stage(networks, ("irfd",), phases, step.validate, step.picture, lambda data: fit_controls(irfd, data))
-
-
-def _take_trunks(irfd: IRFD, choice: str, inputs: Inputs) -> None:
-    """Encoders begin as the net of stage `perceptual` where there is one and a trunk has its shape, else anew."""
-    if choice != "perceptual":
-        raise SpeakError(f"irfd.trunks '{choice}': choose new or perceptual")
-    state = perceptual_trunk(inputs)
-    if state is None:
-        return
-    for name in ENCODERS.values():
-        trunk = getattr(irfd, name).trunk
-        own = trunk.state_dict()
-        if {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in state.items()}:
-            load_into(trunk, state, "the weights of stage perceptual")
 
 
 class _Step:

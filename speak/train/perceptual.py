@@ -45,10 +45,10 @@ def perceptual_terms(
     with torch.no_grad():
         wanted, truth = features.perceive(true)
     found, read = features.perceive(made)
-    net = features.net
+    spread, amounts = features.net.pose_spread, losses.loss_weights(reading)
     return {
         "perceptual": lambda: losses.perceptual_loss(found, wanted),
-        "reading": lambda: losses.reading_loss(read, truth, made.shape[-1], net.pose_spread, losses.loss_weights(reading)),
+        "reading": lambda: losses.reading_loss(read, truth, made.shape[-1], spread, amounts),
     }
 
 

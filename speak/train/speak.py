@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,7 +16,6 @@ from speak.errors import SpeakError
 from speak.metrics import psnr, to_uint8
 from speak.models.codes import Codes
 from speak.models.discriminator import Discriminator
-from speak.models.generators import GlobalGenerator
 from speak.models.irfd import ENCODERS
 from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
@@ -25,8 +23,7 @@ from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features, perceptual_terms
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
-
-FUSE_FIRST = "fuse.layers.0.weight"  # [style_dim, all codes side by side]
+from speak.train.warm_start import global_from_disentangling
 
 
 class PathLength(nn.Module):
@@ -78,28 +75,10 @@ def _take_predecessors(model: Speak, config: Config, inputs: Inputs) -> None:
             state = {key.removeprefix(f"{name}."): value for key, value in irfd.items() if key.startswith(f"{name}.")}
             load_into(getattr(model, name), state, "the weights of stage irfd")
         if config.speak.warm_generator:
-            _take_generator(model.generator, irfd)
+            global_from_disentangling(model.generator, irfd)
     found = inputs.weights("audio", needed=False)
     if found is not None:
         load_into(model.audio_encoder, found["models"]["audio_encoder"], "the weights of stage audio")
-
-
-@torch.no_grad()
-def _take_generator(generator: GlobalGenerator, irfd: dict[str, Tensor]) -> None:
-    """G_g begins as G_d with a quiet editing module, where their shapes agree; f_E's part of G_d's mlp is dropped."""
-    own = generator.state_dict()
-    found = {key: value for key, value in own.items() if key.startswith("additions.")}
-    for key, value in irfd.items():
-        key = key.removeprefix("generator.")
-        if key in own and key not in found:
-            if key == FUSE_FIRST:  # of f_I, f_P, then f_E; its gain goes by its width
-                kept, all_of_it = own[key].shape[1], value.shape[1]
-                value = value[:, :kept] * math.sqrt(kept / all_of_it)
-            found[key] = value
-    if {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in found.items()}:
-        generator.load_state_dict(found)
-        for weight in generator.additions.weights:
-            weight *= 0.1
 
 
 class _Step:

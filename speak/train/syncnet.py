@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from speak import losses
-from speak.checkpoint import load_into
 from speak.config import Config, sample_of_frame
 from speak.datasets.stage_batches import SyncBatch
-from speak.errors import SpeakError
 from speak.metrics import sync
 from speak.models.syncnet import WINDOW_FRAMES, WINDOW_SAMPLES, SyncNet, speech_windows, video_windows
-from speak.train.perceptual import perceptual_trunk
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
+from speak.train.warm_start import video_from_perceptual
 
 _SHIFT = 10  # frames that held-out speech is shifted by at most
 _SHORTEST = 30  # frames of a clip in which a shift can be looked for
@@ -30,14 +28,15 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     """SyncNet."""
     syncnet = SyncNet(config.model.syncnet)
     if config.syncnet.trunk != "new":
-        _take_trunk(syncnet, config.syncnet.trunk, inputs)
+        video_from_perceptual(syncnet, config.syncnet.trunk, inputs)
     syncnet.to(device)
     syncnet.video.to(memory_format=torch.channels_last)
     weights = losses.loss_weights(config.syncnet)
     margin = config.syncnet.margin
 
     def embedded(batch: SyncBatch) -> tuple[Tensor, Tensor]:
-        return syncnet.embed_video(batch.frames[:, :WINDOW_FRAMES]), syncnet.embed_audio(batch.speech[:, :WINDOW_SAMPLES])
+        frames, speech = batch.frames[:, :WINDOW_FRAMES], batch.speech[:, :WINDOW_SAMPLES]
+        return syncnet.embed_video(frames), syncnet.embed_audio(speech)
 
     def contrastive(video: Tensor, audio: Tensor, matched: Tensor) -> Tensor:
         """Eq. 11 over the batch's own pairs, and over every other pairing of its windows: all of them do not match."""
@@ -80,16 +79,3 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
 
     phase = Phase("syncnet", parameters_of(syncnet), config.syncnet.learning_rate, weights, compute)
     return Stage({"syncnet": syncnet}, ("syncnet",), [phase], validate)
-
-
-def _take_trunk(syncnet: SyncNet, choice: str, inputs: Inputs) -> None:
-    """The video net begins as the trunk of stage `perceptual`, where there is one of its shape, for each of 5 frames."""
-    if choice != "perceptual":
-        raise SpeakError(f"syncnet.trunk '{choice}': choose new or perceptual")
-    state, own = perceptual_trunk(inputs), syncnet.video.state_dict()
-    if state is None:
-        return
-    first = "conv1.weight"
-    state = state | {first: state[first].repeat(1, WINDOW_FRAMES, 1, 1) / WINDOW_FRAMES}
-    if {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in state.items()}:
-        load_into(syncnet.video, state, "the weights of stage perceptual")

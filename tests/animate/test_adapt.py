@@ -91,6 +91,7 @@ def test_adapted_weights_are_saved_and_make_the_same_video(
     assert main([*given, *usual, "-o", str(tmp_path / "a.mp4"), "--save-adapted", str(kept), "--adapt", "4"]) == 0
     shown = capsys.readouterr()
     assert "SSIM of the photo" in shown.out and str(kept) in shown.out
+    assert "were adapted to one person" not in shown.err  # it is the person in the photo
     again = load(kept, "cpu", "float32")
     assert again.identity is not None
     frames = [np.stack(list(load(path, "cpu", "float32").animate(read_image(inputs["photo"]), inputs["speech"])))

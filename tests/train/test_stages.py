@@ -17,6 +17,7 @@ from speak.train.command import STAGES, _Inputs, run_stage
 from speak.train.face_weight import face_weight
 from speak.train.grow import load_or_grow
 from speak.train.stage import Stage, noise_maps
+from speak.train.warm_start import irfd_from_speak
 from tests.small_training import small
 
 CPU = torch.device("cpu")
@@ -82,6 +83,24 @@ def test_without_editing_the_global_generator_begins_as_the_disentangling_one(tr
         levels, width = model.generator.synthesis.num_styles, model.generator.additions.weights[0].shape[1]
         edited = torch.zeros(len(codes.pose), levels, width)
         torch.testing.assert_close(model.generator(codes, edited, "none"), irfd.generator(codes, "none"))
+
+
+def test_irfd_goes_on_from_the_weights_of_speak(trained: Path, tmp_path: Path) -> None:
+    run_stage("speak", small(speak__weight_adversarial=0.0), "synthetic:3", trained, CPU, steps=1, batch=4)
+    shipped = trained / "speak" / "weights.pt"
+    model = build("speak", trained).networks["speak"].eval()
+    load_into(model, checkpoint.load(shipped)["models"]["speak"], shipped)
+    irfd = build("irfd", tmp_path).networks["irfd"].eval()
+    irfd_from_speak(irfd, checkpoint.load(shipped)["models"]["speak"], shipped)
+    with torch.no_grad():
+        codes = irfd.encode(batch("irfd").source)
+        codes = Codes(codes.identity, codes.pose, torch.zeros_like(codes.emotion))
+        levels, width = model.generator.synthesis.num_styles, model.generator.additions.weights[0].shape[1]
+        edited = torch.zeros(len(codes.pose), levels, width)
+        model.generator.additions.biases[0].zero_()
+        torch.testing.assert_close(model.generator(codes, edited, "none"), irfd.generator(codes, "none"))
+    with pytest.raises(SpeakError, match="holds stage speak, not judge"):
+        run_stage("judge", small(), "synthetic:3", tmp_path, CPU, steps=1, batch=4, init=str(shipped))
 
 
 def test_encoders_begin_as_the_perceptual_net_where_there_is_one(trained: Path, tmp_path: Path) -> None:
