@@ -153,6 +153,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "speak.weight_adversarial": 1.0,
         "speak.weight_sync": 1.0,
         "speak.weight_pixel": 0.0,
+        "speak.weight_reading": 0.0,
     },
     # 64x64, for tests and for experiments of minutes.
     "tiny": {
@@ -178,6 +179,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "irfd.batch": 8,
         "irfd.learning_rate": 3e-3,
         "speak.steps": 8000,
+        "speak.learning_rate": 2e-3,
         "judge.steps": 12000,
         "judge.learning_rate": 2e-3,
         "perceptual.steps": 5000,

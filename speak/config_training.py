@@ -111,11 +111,11 @@ class SpeakConfig:
     train_audio: bool = True  # E_a learns on
     pose_source: str = "other"  # own: the frames themselves; other: the same poses on another face, where there are any
     warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
-    face: float = 4.0  # how much more the pixels about eyes and mouth count in `pixel`
+    face: float = 10.0  # how much more the pixels about eyes and mouth count in `pixel`
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
     weight_sync: float = 0.1  # L_sync, Eq. 11-12
     weight_perceptual: float = 1.0  # L_vgg
-    weight_reading: float = 0.0  # ours: what the perceptual net reads from the frames
+    weight_reading: float = 0.5  # ours: what the perceptual net reads from the frames; without it mouths hardly move
     weight_pixel: float = 1.0  # ours: mean absolute difference
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles

@@ -101,7 +101,8 @@ class PerceptualFeatures(nn.Module):
     ) -> tuple[list[Tensor], Reading]:
         """The features and what the net reads from the same frames, in one pass. Raises SpeakError for a VGG."""
         if not isinstance(self.net, Judge):
-            raise SpeakError(f"{self.config.network} reads no faces: set model.perceptual.network=rendered")
+            raise SpeakError(f"{self.config.network} reads no faces: set weight_reading=0 for its stage, or "
+                             "model.perceptual.network=rendered")  # fmt: skip
         found = self.net.trunk.stages(self._sized(frames))
         return ([found[layer] for layer in STAGES if layer in self.config.layers],
                 self.net.read(found[STAGES[-1]], frames.shape[-1]))  # fmt: skip

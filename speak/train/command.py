@@ -198,7 +198,7 @@ class _Inputs(Predecessors):
         if self.vgg_file is None:
             raise SpeakError(
                 f"L_vgg wants {network}: name torchvision's file with --vgg FILE, or --set "
-                "model.perceptual.network=rendered, or --set speak.weight_perceptual=0"
+                "model.perceptual.network=rendered, or --set speak.weight_perceptual=0 --set speak.weight_reading=0"
             )
         load_vgg(trunk, self.vgg_file)
 

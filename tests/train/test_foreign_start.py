@@ -37,7 +37,7 @@ def test_a_hugging_face_wav2vec2_becomes_the_audio_encoder(tmp_path: Path) -> No
     theirs.save_pretrained(tmp_path / "theirs")
     run(arguments(
         tmp_path / "run", "--from", f"audio={tmp_path / 'theirs'}", speak__weight_adversarial=0, speak__weight_sync=0,
-        speak__weight_perceptual=0, speak__train_encoders=True, speak__train_audio=False,
+        speak__weight_perceptual=0, speak__weight_reading=0, speak__train_encoders=True, speak__train_audio=False,
     ))  # fmt: skip
     content = checkpoint.load(tmp_path / "run" / "speak" / "weights.pt")
     assert content["config"]["model"]["audio"]["width"] == 24 and content["config"]["model"]["audio"]["layers"] == 1

@@ -121,7 +121,7 @@ def test_what_syncnet_sees_mouths_with_begins_as_the_perceptual_net(trained: Pat
 
 
 def test_features_and_readings_of_generated_frames_come_from_one_pass(trained: Path) -> None:
-    stage = build("speak", trained, speak__weight_reading=0.5)
+    stage = build("speak", trained)
     net = stage.phases[0].losses.__self__.features.net
     passes = []
     net.trunk.conv1.register_forward_hook(lambda *_: passes.append(1))
@@ -150,20 +150,19 @@ def test_every_loss_of_irfd_can_be_switched_off(name: str, tmp_path: Path) -> No
     losses.total_loss(found, stage.phases[0].weights).backward()
 
 
-@pytest.mark.parametrize("name", ["adversarial", "sync", "perceptual", "pixel"])
+@pytest.mark.parametrize("name", ["adversarial", "sync", "perceptual", "reading", "pixel"])
 def test_every_loss_of_speak_can_be_switched_off(name: str, trained: Path) -> None:
     stage = build("speak", trained, **{f"speak__weight_{name}": 0.0})
     memory: dict = {}
     found = stage.phases[0].losses(batch("speak"), memory)
-    assert set(found) == {"adversarial", "sync", "perceptual", "pixel"} - {name}
+    assert set(found) == {"adversarial", "sync", "perceptual", "reading", "pixel"} - {name}
     assert len(stage.phases) == (1 if name == "adversarial" else 2)
 
 
 def test_optional_losses_work(trained: Path) -> None:
     pair = build("irfd", trained, irfd__weight_probe=0.1, irfd__weight_perceptual=0.1, irfd__weight_adversarial=0.1,
                  irfd__weight_reading=0.1, irfd__discriminator_r1=1.0)  # fmt: skip
-    window = build("speak", trained, speak__weight_path_length=0.1, speak__weight_reading=0.1,
-                   speak__discriminator_r1=1.0)  # fmt: skip
+    window = build("speak", trained, speak__weight_path_length=0.1, speak__discriminator_r1=1.0)
     for stage, name in ((pair, "irfd"), (window, "speak")):
         memory: dict = {}
         samples = batch(name)
