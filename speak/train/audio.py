@@ -51,4 +51,4 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
 
     phase = Phase("audio", parameters_of(encoder, heads), config.audio.learning_rate, weights, compute)
     return Stage({"audio_encoder": encoder, "heads": heads}, ("audio_encoder", "heads"), [phase], validate,
-                 half_on_cpu=False)  # fmt: skip
+                 shaped_by=("audio",), half_on_cpu=False)  # fmt: skip

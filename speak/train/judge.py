@@ -51,7 +51,7 @@ def _build(config: Config, settings: JudgeStageConfig, device: torch.device) -> 
         return judged(judge, batches)
 
     phase = Phase("judge", parameters_of(judge), settings.learning_rate, weights, compute)
-    return Stage({"judge": judge}, ("judge",), [phase], validate)
+    return Stage({"judge": judge}, ("judge",), [phase], validate, shaped_by=("image_size", "judge"))
 
 
 def likeness_loss(

@@ -197,8 +197,11 @@ class Training:
             self.folder.cut_log(0)  # of a training that was killed before its first checkpoint
             return
         path, content = found
-        if content["config"]["model"] != to_dict(self.config)["model"]:
-            changed = _first_difference(content["config"]["model"], to_dict(self.config)["model"], "model")
+        before, now = content["config"]["model"], to_dict(self.config)["model"]
+        if self.stage.shaped_by:
+            before, now = ({key: part[key] for key in self.stage.shaped_by} for part in (before, now))
+        if before != now:
+            changed = _first_difference(before, now, "model")
             raise SpeakError(f"{path}: was trained with {changed}: use the same --preset and --set, or another --out")
         for key, network in self.stage.networks.items():
             if key not in content["models"]:

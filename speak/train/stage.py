@@ -43,6 +43,7 @@ class Stage:
     validate: Callable[[Iterable[Any]], dict[str, float]]
     picture: Callable[[Any], Tensor] | None = None
     finish: Callable[[Iterable[Any]], None] | None = None
+    shaped_by: tuple[str, ...] = ()  # fields of config.model that must be the same to go on; (): all of them
     half_on_cpu: bool = True  # False: in bfloat16 it is slower on a CPU, so that `auto` is float32 there
 
 

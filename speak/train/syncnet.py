@@ -78,4 +78,4 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
         return figures
 
     phase = Phase("syncnet", parameters_of(syncnet), config.syncnet.learning_rate, weights, compute)
-    return Stage({"syncnet": syncnet}, ("syncnet",), [phase], validate)
+    return Stage({"syncnet": syncnet}, ("syncnet",), [phase], validate, shaped_by=("image_size", "syncnet"))

@@ -204,6 +204,12 @@ def test_a_run_of_another_shape_or_stage_is_refused_in_one_line(tmp_path: Path) 
         train(tmp_path, "speak", steps=1)
 
 
+def test_a_stage_goes_on_although_networks_that_it_has_not_have_another_shape(tmp_path: Path) -> None:
+    train(tmp_path, steps=1)
+    train(tmp_path, steps=2, config=small(model__judge__width=24, model__generator__mapping_layers=3))
+    assert newest(tmp_path / "audio")["step"] == 2
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch) -> None:
     train(tmp_path, steps=2)
     whole = torch.save
