@@ -5,7 +5,8 @@
     python examples/default_weights.py --out runs/tiny --preset tiny --sizes 64 --ship    # a small trial
 
 Interrupted, the same command goes on where it stopped. A size begins with the weights of the size before; the first
-size begins with --init RUN/SIZE of an earlier run, where one is given. --scale makes all stages shorter or longer.
+size begins with --init FOLDER where one is given: RUN/SIZE of an earlier run, or the weights of the package
+(speak/weights: judge, speak, and irfd as far as speak has it). --scale makes all stages shorter or longer.
 
 What was learnt on the way (preset tiny, 64x64, 2026-11):
 - Equations 1, 3 and 4 from the start cost a quarter of the step and slow the pictures down; they join in half-way
@@ -44,12 +45,23 @@ def commands(
             words = [sys.executable, "-m", "speak", "train", "--stage", stage, "--preset", name, "--data", data,
                      "--out", str(out / str(size)), "--steps", str(max(1, round(scale * getattr(config, stage).steps))),
                      "--set", f"model.image_size={size}"]  # fmt: skip
-            if before is not None:
-                words += ["--init", str(before / stage / WEIGHTS)]
+            start = begin_with(stage, before, number > 0)
+            if start is not None:
+                words += ["--init", str(start)]
             for setting in settings:
                 words += ["--set", setting]
             found.append(words)
     return found
+
+
+def begin_with(stage: str, folder: Path | None, coming: bool) -> Path | None:
+    """The weights that a stage begins with. coming: the folder is a run's that has not been trained yet."""
+    if folder is None:
+        return None
+    candidates = [folder / stage / WEIGHTS, folder / f"{stage}.pt"]
+    if stage == "irfd":
+        candidates += [folder / "speak" / WEIGHTS, folder / "speak.pt"]
+    return candidates[0] if coming else next((file for file in candidates if file.is_file()), None)
 
 
 def ship(run: Path, folder: Path | None) -> None:
@@ -67,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sizes", default="64", help="pictures' sizes one after the other (default 64)")
     parser.add_argument("--scale", type=float, default=1.0, help="of all stages' steps")
     parser.add_argument("--data", default="synthetic", help="synthetic[:SEED]")
-    parser.add_argument("--init", type=Path, help="run folder of one size to begin with")
+    parser.add_argument("--init", type=Path, help="run folder of one size, or folder of shipped weights, to begin with")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
     parser.add_argument("--ship", action="store_true", help="write speak, judge and syncnet for the package at the end")
     parser.add_argument("--folder", type=Path, help="where they go (default: the package's own weights)")

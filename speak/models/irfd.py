@@ -16,6 +16,7 @@ from speak.models.pose_mapper import controls
 from speak.models.resnet import ResNet, resize_for_reading
 
 ENCODERS = {"identity": "identity_encoder", "pose": "pose_encoder", "emotion": "emotion_encoder"}
+HANDED_ON = (*ENCODERS.values(), "pose_mapper", "emotion_prototypes")  # what stage `speak` keeps of stage `irfd`
 
 
 class Encoder(nn.Module):

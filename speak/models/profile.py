@@ -110,7 +110,8 @@ def training_memory(config: Config) -> list[TrainingMemory]:
 
     def speak(costs: dict[str, Cost]) -> int:
         count = config.rendered.frames
-        frame = ["editing", "G_g"] + ["perceptual"] * bool(config.speak.weight_perceptual or config.speak.weight_reading)
+        seen = bool(config.speak.weight_perceptual or config.speak.weight_reading)
+        frame = ["editing", "G_g"] + ["perceptual"] * seen
         frame += ["D"] * 2 * bool(config.speak.weight_adversarial)
         seconds = (count + 2 * config.rendered.context) / FRAME_RATE * config.speak.train_audio
         return activations(costs, frame) * count + int(activations(costs, ["E_a"]) * seconds)

@@ -12,7 +12,7 @@ from speak.config import Config
 from speak.models.codes import Codes
 from speak.models.editing import EditingModule
 from speak.models.generators import GlobalGenerator
-from speak.models.irfd import ENCODERS, IRFD, encoders
+from speak.models.irfd import HANDED_ON, IRFD, encoders
 from speak.models.pose_mapper import controls
 from speak.models.wav2vec2 import Wav2Vec2
 
@@ -43,7 +43,7 @@ class Speak(nn.Module):
 
     def take_irfd(self, irfd: IRFD) -> None:
         """Copies what stage `irfd` has trained: E_i, E_p, E_e, the pose mapper and the emotion prototypes."""
-        for name in (*ENCODERS.values(), "pose_mapper", "emotion_prototypes"):
+        for name in HANDED_ON:
             getattr(self, name).load_state_dict(getattr(irfd, name).state_dict())
 
     def encode_identity(

@@ -15,6 +15,7 @@ from torch import nn
 from speak import checkpoint
 from speak.config import PRESETS, Config, from_dict, parse_settings, preset, with_changes
 from speak.errors import SpeakError
+from speak.models.irfd import HANDED_ON
 from speak.models.recompute import recompute_blocks
 from speak.precision import choose_device, choose_dtype
 from speak.train import audio, irfd, judge, syncnet
@@ -109,7 +110,8 @@ def run_stage(
         for network in stage.networks.values():
             recompute_blocks(network)
     if init is not None:
-        _initialise(stage.networks, name, init)
+        finished = name == "speak" and not settings.train_encoders and inputs.weights("irfd", needed=False)
+        _initialise(stage.networks, name, init, HANDED_ON if finished else ())
     share_batch_norms(list(stage.networks.values()), device)
     share_weights(list(stage.networks.values()))
     torch.manual_seed(config.train.seed + 1 + rank)
@@ -126,8 +128,11 @@ def run_stage(
     return train(stage, name, config, source, folder, steps, batch, device, dtype)
 
 
-def _initialise(networks: dict[str, nn.Module], name: str, file: str) -> None:
-    """Starts from the weights of `file`: of the same stage (irfd: or speak), of the same picture or a smaller one."""
+def _initialise(networks: dict[str, nn.Module], name: str, file: str, kept: tuple[str, ...]) -> None:
+    """Starts from the weights of `file`: of the same stage (irfd: or speak), of the same picture or a smaller one.
+
+    kept: parts that stay as they are. What stage `irfd` of the run has made is newer than what `speak` began with.
+    """
     content = checkpoint.load(file)
     if (name, content["stage"]) == ("irfd", "speak"):
         irfd_from_speak(networks["irfd"], content["models"]["speak"], file)
@@ -136,7 +141,8 @@ def _initialise(networks: dict[str, nn.Module], name: str, file: str) -> None:
         raise SpeakError(f"{file}: holds stage {content['stage']}, not {name}")
     for key, network in networks.items():
         if key in content["models"]:
-            load_or_grow(network, content["models"][key], file)
+            own = {part: value for part, value in network.state_dict().items() if part.split(".")[0] in kept}
+            load_or_grow(network, content["models"][key] | own, file)
 
 
 def stage_inputs(run: Path) -> Inputs:

@@ -16,7 +16,7 @@ from speak.errors import SpeakError
 from speak.metrics import psnr, to_uint8
 from speak.models.codes import Codes
 from speak.models.discriminator import Discriminator
-from speak.models.irfd import ENCODERS
+from speak.models.irfd import ENCODERS, HANDED_ON
 from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
 from speak.train.face_weight import face_weight
@@ -71,7 +71,7 @@ def _take_predecessors(model: Speak, config: Config, inputs: Inputs) -> None:
     found = inputs.weights("irfd", needed=not config.speak.train_encoders)
     if found is not None:
         irfd = {key: value for key, value in found["models"]["irfd"].items()}
-        for name in (*ENCODERS.values(), "pose_mapper", "emotion_prototypes"):
+        for name in HANDED_ON:
             state = {key.removeprefix(f"{name}."): value for key, value in irfd.items() if key.startswith(f"{name}.")}
             load_into(getattr(model, name), state, "the weights of stage irfd")
         if config.speak.warm_generator:

@@ -99,6 +99,15 @@ def test_irfd_goes_on_from_the_weights_of_speak(trained: Path, tmp_path: Path) -
         edited = torch.zeros(len(codes.pose), levels, width)
         model.generator.additions.biases[0].zero_()
         torch.testing.assert_close(model.generator(codes, edited, "none"), irfd.generator(codes, "none"))
+    # And speak, begun as those weights beside another irfd, takes its encoders from that irfd.
+    alone = {"speak__weight_adversarial": 0.0, "speak__weight_sync": 0.0, "speak__weight_perceptual": 0.0,
+             "speak__weight_reading": 0.0}  # fmt: skip
+    run_stage("irfd", small(train__seed=5), "synthetic:3", tmp_path, CPU, steps=1, batch=4)
+    run_stage("speak", small(**alone), "synthetic:3", tmp_path, CPU, steps=1, batch=4, init=str(shipped))
+    begun, other = (checkpoint.load(tmp_path / stage / "weights.pt")["models"][stage] for stage in ("speak", "irfd"))
+    assert torch.equal(begun["pose_encoder.linear.weight"], other["pose_encoder.linear.weight"])
+    torch.testing.assert_close(begun["editing.blocks.0.linear.weight"], model.editing.blocks[0].linear.weight,
+                               rtol=0, atol=0.01)  # fmt: skip
     with pytest.raises(SpeakError, match="holds stage speak, not judge"):
         run_stage("judge", small(), "synthetic:3", tmp_path, CPU, steps=1, batch=4, init=str(shipped))
 
