@@ -117,7 +117,7 @@ class Training:
         self.steps, self.device, self.dtype, self.step = steps, device, dtype, 0
         settings = config.train
         self.optimizers = [
-            torch.optim.Adam(phase.parameters, phase.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
+            torch.optim.Adam(phase.groups(), phase.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
             for phase in stage.phases
         ]
         self.scalers = [torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for _ in stage.phases]
@@ -156,7 +156,7 @@ class Training:
             if not torch.isfinite(norm) and not scaler.is_enabled():
                 raise self._not_finite(f"the gradient of {phase.name}", samples)
             for group in optimizer.param_groups:
-                group["lr"] = phase.learning_rate * self.learning_rate_share()
+                group["lr"] = phase.learning_rate * self.learning_rate_share() * group["share"]
             scaler.step(optimizer)
             scaler.update()
         self.averages.update(self.step)

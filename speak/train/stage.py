@@ -18,6 +18,7 @@ class Phase:
 
     parameters: what it moves. losses: (batch, memory) -> named losses; `memory` is a dictionary that lives for one
     part of one batch and carries, for instance, the generated pictures from the first phase to the discriminator's.
+    fast: StyleGAN2's layers have weights of size 1 and a fixed gain, so that usual steps hardly move them.
     """
 
     name: str
@@ -25,6 +26,14 @@ class Phase:
     learning_rate: float
     weights: Mapping[str, float]
     losses: Callable[[Any, dict[str, Any]], dict[str, Tensor]]
+    fast: list[nn.Parameter] = dataclasses.field(default_factory=list)  # of the parameters, those that learn faster
+    fast_rate: float = 1.0  # by this factor
+
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameters for an optimizer, each group with its `share` of the learning rate."""
+        known = {id(parameter) for parameter in self.fast}
+        usual = [parameter for parameter in self.parameters if id(parameter) not in known]
+        return [{"params": usual, "share": 1.0}] + [{"params": self.fast, "share": self.fast_rate}] * bool(self.fast)
 
 
 @dataclasses.dataclass
