@@ -155,8 +155,8 @@ class Training:
             norm = torch.nn.utils.clip_grad_norm_(phase.parameters, self.config.train.clip or math.inf)
             if not torch.isfinite(norm) and not scaler.is_enabled():
                 raise self._not_finite(f"the gradient of {phase.name}", samples)
-            for group in optimizer.param_groups:
-                group["lr"] = phase.learning_rate * self.learning_rate_share() * group["share"]
+            for group, wanted in zip(optimizer.param_groups, phase.groups(), strict=True):
+                group["lr"] = phase.learning_rate * self.learning_rate_share() * wanted["share"]
             scaler.step(optimizer)
             scaler.update()
         self.averages.update(self.step)

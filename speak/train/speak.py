@@ -59,8 +59,9 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     wanted = settings.weight_perceptual or settings.weight_reading
     features = perceptual_features(config, inputs, device) if wanted else None
     step = _Step(config, networks, syncnet, features)
-    phases = [Phase("speak", parameters_of(model), settings.learning_rate, step.weights, step.losses,
-                    parameters_of(model.generator.fuse, model.generator.synthesis), settings.generator_rate)]  # fmt: skip
+    styled = parameters_of(model.generator.fuse, model.generator.synthesis)
+    phases = [Phase("speak", parameters_of(model), settings.learning_rate, step.weights, step.losses, styled,
+                    settings.generator_rate)]  # fmt: skip
     if "discriminator" in networks:
         rate, weights = settings.discriminator_learning_rate, {"discriminator": 1.0}
         phases.append(Phase("discriminator", parameters_of(networks["discriminator"]), rate, weights, step.judge))
