@@ -1,5 +1,6 @@
 """Adaptation to one person: the photo is rebuilt, motion stays, the weights can be kept and used again."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,20 @@ from speak.generation import TalkingHead, load
 from speak.media.image import read_image
 from tests.tolerances import assert_close
 
-# An untrained generator has all to learn, and a test has seconds: fewer frames, larger steps.
-QUICK = AdaptConfig(generator_rate=3e-3, clip_frames=4, clip_batch=1, bank=32)
+QUICK = AdaptConfig(clip_frames=4, clip_batch=1, bank=32)  # a test has seconds
+STEPS = 80
 
 
 @pytest.fixture(scope="module")
-def adapted(head: TalkingHead, inputs: dict):
-    photo = head.photo(inputs["photo"])
-    return *adapt(head, photo, steps=80, config=QUICK, progress=False), photo
+def trained() -> TalkingHead:
+    """The shipped weights: what an untrained generator keeps of its motion says nothing."""
+    return load(device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def adapted(trained: TalkingHead):
+    photo = trained.photo(Path("examples/id.png"))
+    return *adapt(trained, photo, steps=STEPS, config=QUICK, progress=False), photo
 
 
 def test_ssim_is_that_of_scikit_image() -> None:
@@ -35,20 +42,21 @@ def test_ssim_is_that_of_scikit_image() -> None:
     assert ssim(one * 2 - 1, other * 2 - 1).item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_photo_is_rebuilt_and_motion_stays(adapted, head: TalkingHead) -> None:
+def test_the_photo_is_rebuilt_and_motion_stays(adapted) -> None:
     new, report, photo = adapted
-    assert report.ssim > report.ssim_before + 0.3 and report.ssim > 0.5
+    assert report.ssim > report.ssim_before + 0.05 and report.ssim > 0.8
     assert report.pose_kept > 0.7 and report.sound_kept > 0.7
     assert new.identity.norm().item() == pytest.approx(1, abs=1e-5)
     assert "response to pose" in str(report)
 
 
-def test_motion_is_forgotten_without_what_holds_it(head: TalkingHead, inputs: dict, adapted) -> None:
-    """The control: the same steps on the photo alone."""
-    free = AdaptConfig(generator_rate=3e-3, bank=32, weight_pose=0, weight_emotion=0, weight_mouth=0,
-                       weight_identity=0)  # fmt: skip
-    _, report = adapt(head, adapted[2], steps=80, config=free, progress=False)
-    assert abs(report.sound_kept - 1) > abs(adapted[1].sound_kept - 1)
+def test_motion_is_forgotten_without_what_holds_it(head: TalkingHead, inputs: dict) -> None:
+    """The same steps with it and on the photo alone, on a generator that has everything to learn."""
+    held = dataclasses.replace(QUICK, generator_rate=3e-3)
+    free = dataclasses.replace(held, weight_pose=0, weight_emotion=0, weight_mouth=0, weight_identity=0)
+    photo = head.photo(inputs["photo"])
+    kept, lost = (adapt(head, photo, steps=STEPS, config=config, progress=False)[1] for config in (held, free))
+    assert abs(lost.sound_kept - 1) > abs(kept.sound_kept - 1)
 
 
 def test_the_head_that_was_given_is_not_changed(head: TalkingHead, inputs: dict) -> None:
