@@ -45,7 +45,7 @@ from speak.shipped import save_for_shipping
 STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
 # Beside the preset's: `irfd` alone must run without the perceptual net, here there is one.
 SETTINGS = {"irfd": ("irfd.weight_reading=0.3", "irfd.weight_perceptual=0.3")}
-SHIPPED = ("speak", "judge", "syncnet")
+SHIPPED = ("speak", "judge", "syncnet", "perceptual")
 WEIGHTS = "weights.pt"
 
 
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", default="synthetic", help="synthetic[:SEED]")
     parser.add_argument("--init", type=Path, help="run folder of one size, or folder of shipped weights, to begin with")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
-    parser.add_argument("--ship", action="store_true", help="write speak, judge and syncnet for the package at the end")
+    parser.add_argument("--ship", action="store_true", help="write what ships for the package at the end")
     parser.add_argument("--folder", type=Path, help="where they go (default: the package's own weights)")
     given = parser.parse_args(arguments)
     sizes = [int(size) for size in given.sizes.split(",")]

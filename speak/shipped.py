@@ -20,7 +20,7 @@ LARGEST_FILE = 15 << 20  # bytes; what ships stays under 16 MiB a file
 
 
 def files_of(
-    name: str,  # "speak", "judge" or "syncnet"
+    name: str,  # "speak", "judge", "syncnet" or "perceptual"
     folder: Path | None = None,  # default: speak/weights
 ) -> list[Path]:
     """The file of shipped weights `name`, or its parts in order; empty where there are none."""

@@ -35,7 +35,7 @@ def test_a_judge_that_knows_nothing_reads_a_frontal_face_in_the_middle() -> None
 def test_landmarks_are_in_pixels_of_the_frame_given() -> None:
     torch.manual_seed(0)
     judge = Judge(TINY).eval()
-    small = torch.rand(1, 3, 64, 64)
+    small = torch.rand(1, 3, TINY.image_size, TINY.image_size)
     large = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
     first, second = judge(small), judge(large)
     assert_close((second.landmarks + 0.5) / 4, first.landmarks + 0.5)
