@@ -32,7 +32,7 @@ class AdaptConfig:
     steps: int = 400  # both phases together; the default of --adapt without a number
     code_share: float = 0.3  # of the steps that fit the codes
     code_rate: float = 0.02  # Adam's learning rate of the codes
-    generator_rate: float = 5e-3  # and of the generator
+    generator_rate: float = 1e-2  # and of the generator
     motion_frames: int = 2  # poses and emotions a step, each with two sounds, that hold the generator to its motion
     clip_frames: int = 32  # frames of --adapt-clip, spread over it
     clip_batch: int = 2  # of them a step
