@@ -72,7 +72,7 @@ class _Step:
             return None if own or source == "own" else frames
 
         encoded = again and any(weights[name] for name in CODE_LOSSES)
-        crossed = encoded or weights["cross"] or weights["adversarial"]
+        crossed = encoded or any(weights[name] for name in ("cross", "adversarial", "perceptual", "reading"))
         encoding = "no" if own or not encoded else "frozen" if settings.freeze_reencoder else "live"
         pictures = 2 * bool(weights["self"] or own) + 2 * bool(crossed or own)
         noise = noise_maps(batch.number, self.irfd.generator.synthesis.noise_shapes, pictures) if pictures else "none"
@@ -114,8 +114,10 @@ class _Step:
             "probe": lambda: self._probe(batch, found),
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, found.picture_a, found.picture_b)),
             "angles": lambda: self._angles(batch, found),
-            **perceptual_terms(self.features, *self._compared(batch, found), self.weights, self.config.perceptual),
         }  # fmt: skip
+        if self.features is not None:
+            made, true = self._compared(batch, found)
+            terms |= perceptual_terms(self.features, made, true, self.weights, self.config.perceptual)
         if early:
             terms |= dict.fromkeys(CODE_LOSSES, lambda: found.source.pose.new_zeros(()))
         return losses.compute(terms, self.weights)

@@ -160,6 +160,14 @@ def test_every_loss_of_irfd_can_be_switched_off(name: str, tmp_path: Path) -> No
     losses.total_loss(found, stage.phases[0].weights).backward()
 
 
+def test_irfd_without_self_and_cross_has_nothing_to_compare_before_the_code_losses_join_in(trained: Path) -> None:
+    bare = {"irfd__weight_self": 0.0, "irfd__weight_cross": 0.0, "irfd__code_losses_from": 0.5}
+    found = build("irfd", trained, **bare).phases[0].losses(batch("irfd"), {"progress": 0.0})
+    assert found["classification"] > 0 and found["pose"] == 0
+    read = build("irfd", trained, **bare, irfd__weight_reading=0.1).phases[0].losses(batch("irfd"), {"progress": 0.0})
+    assert read["reading"] > 0
+
+
 @pytest.mark.parametrize("name", ["adversarial", "sync", "perceptual", "reading", "pixel"])
 def test_every_loss_of_speak_can_be_switched_off(name: str, trained: Path) -> None:
     stage = build("speak", trained, **{f"speak__weight_{name}": 0.0})
