@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from speak import allocator
@@ -30,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 2 wrong input, 130 interrupted."""
+    """Runs one command; returns the exit status: 0 done, 2 wrong input, 130 interrupted, 141 nobody reads on."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m speak", description="Controllable talking heads.")
     parser.add_argument("--version", action="version", version=f"speak {__version__}")
@@ -47,6 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     allocator.keep_memory()
     try:
         importlib.import_module(COMMANDS[arguments.command][0]).run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # of `| head`, which has read enough; ours to ffmpeg are met where they happen
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains as it ends
+        return 141
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -1,8 +1,11 @@
 """`doctor`: what it says agrees with what is installed, and with what the operators do."""
 
 import importlib.metadata
+import os
 import platform
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -23,6 +26,16 @@ def test_versions_threads_and_missing_extras_are_named(capsys: pytest.CaptureFix
     assert platform.python_version() in lines["python"]
     assert f"{torch.get_num_threads()} of" in lines["threads"] and "GiB" in lines["memory"]
     assert "lacks no_such_module, no_such_package.part; for this test" in lines["more"]
+
+
+def test_a_pipe_that_reads_no_further_ends_the_command_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        command = subprocess.run([sys.executable, "-m", "speak", "doctor"], stdout=writing, stderr=subprocess.PIPE)
+    finally:
+        os.close(writing)
+    assert (command.returncode, command.stderr) == (141, b"")
 
 
 def test_the_path_that_is_said_is_the_path_that_is_taken() -> None:
