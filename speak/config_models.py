@@ -111,6 +111,7 @@ class JudgeConfig:
     norm: str = "group"
     image_size: int = 128
     embedding_dim: int = 128
+    second_look: int = 96  # hidden width of what looks again near the landmarks first read; 0: nothing does
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,7 +93,8 @@ class ResNet(nn.Module):
     """ResNet trunk without its classifier.
 
     depth: 18 or 50. width: channels of the first stage (64 is the published net). norm: "batch" or "group".
-    channels_in: 3 for a frame, more for several frames stacked. `channels`: width of what `forward` returns.
+    channels_in: 3 for a frame, more for several frames stacked. `channels`: width of what `forward` returns;
+    `stage_channels`: of each of `stages`.
     """
 
     def __init__(self, depth: int, width: int = 64, norm: str = "batch", channels_in: int = 3) -> None:
@@ -103,7 +104,7 @@ class ResNet(nn.Module):
         block = BasicBlock if depth == 18 else Bottleneck
         self.conv1 = nn.Conv2d(channels_in, width, 7, 2, 3, bias=False)
         self.bn1 = normalisation(norm, width)
-        channels = width
+        channels, self.stage_channels = width, []
         for stage, (name, blocks) in enumerate(zip(STAGES, BLOCKS[depth], strict=True)):
             layers = []
             for index in range(blocks):
@@ -111,6 +112,7 @@ class ResNet(nn.Module):
                 layers.append(block(channels, width << stage, stride, norm))
                 channels = (width << stage) * block.expansion
             setattr(self, name, nn.Sequential(*layers))
+            self.stage_channels.append(channels)
         self.channels = channels
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -7,10 +7,12 @@ other rendered people (never the judge that measures, because what measures trai
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
-from speak.config import ModelConfig
+from speak.config import JudgeConfig, ModelConfig
 from speak.errors import SpeakError
 from speak.models.judge import Judge, Reading
 from speak.models.resnet import STAGES, resize_for_reading
@@ -59,6 +61,11 @@ class VGG(nn.Module):
         return found
 
 
+def perceptual_net(config: JudgeConfig) -> Judge:
+    """The net of stage `perceptual`: a judge that looks once, which is what its features and readings need."""
+    return Judge(dataclasses.replace(config, second_look=0))
+
+
 class PerceptualFeatures(nn.Module):
     """Several layers' features of frames, for `losses.perceptual_loss`; frozen, and always in evaluation mode."""
 
@@ -67,7 +74,7 @@ class PerceptualFeatures(nn.Module):
         self.config = config = model.perceptual
         self.net: Judge | VGG
         if config.network == "rendered":
-            self.net = Judge(model.judge)
+            self.net = perceptual_net(model.judge)
             known: tuple[str, ...] | list[str] = STAGES
         else:
             self.net = VGG(config.network)
@@ -105,7 +112,7 @@ class PerceptualFeatures(nn.Module):
                              "model.perceptual.network=rendered")  # fmt: skip
         found = self.net.trunk.stages(self._sized(frames))
         return ([found[layer] for layer in STAGES if layer in self.config.layers],
-                self.net.read(found[STAGES[-1]], frames.shape[-1]))  # fmt: skip
+                self.net.read(found, frames.shape[-1]))  # fmt: skip
 
     def _sized(self, frames: Tensor) -> Tensor:
         return resize_for_reading(frames, self.config.image_size) if self.config.image_size else frames

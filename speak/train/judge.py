@@ -18,21 +18,22 @@ from speak.config import Config, JudgeStageConfig
 from speak.datasets.stage_batches import JudgeBatch
 from speak.metrics import correlation
 from speak.models.judge import Judge
+from speak.models.vgg import perceptual_net
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
 
 
 def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     """The judge."""
-    return _build(config, config.judge, device)
+    return _build(Judge(config.model.judge), config, config.judge, device)
 
 
 def build_perceptual(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     """The perceptual net."""
-    return _build(config, config.perceptual, device)
+    return _build(perceptual_net(config.model.judge), config, config.perceptual, device)
 
 
-def _build(config: Config, settings: JudgeStageConfig, device: torch.device) -> Stage:
-    judge = Judge(config.model.judge).to(device, memory_format=torch.channels_last)
+def _build(judge: Judge, config: Config, settings: JudgeStageConfig, device: torch.device) -> Stage:
+    judge = judge.to(device, memory_format=torch.channels_last)
     weights = losses.loss_weights(settings)
 
     def compute(batch: JudgeBatch, memory: dict[str, Any]) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ def test_readings_have_their_shapes_and_every_parameter_learns() -> None:
 
 def test_a_judge_that_knows_nothing_reads_a_frontal_face_in_the_middle() -> None:
     judge = Judge(TINY)
-    for head in judge.heads.values():
-        torch.nn.init.zeros_(head.weight)
-        torch.nn.init.zeros_(head.bias)
+    for layer in (*judge.heads.values(), judge.second_look[-1]):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
     reading = judge(torch.rand(1, 3, 64, 64))
     assert torch.equal(reading.pose, torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]]))
     assert torch.equal(reading.landmarks, torch.full((1, 68, 2), 31.5))  # between pixels 31 and 32 of 64
@@ -40,3 +40,19 @@ def test_landmarks_are_in_pixels_of_the_frame_given() -> None:
     first, second = judge(small), judge(large)
     assert_close((second.landmarks + 0.5) / 4, first.landmarks + 0.5)
     assert_close(second.pose, first.pose)
+
+
+def test_the_second_look_goes_to_the_landmarks_first_read() -> None:
+    """With heads that put every landmark at one pixel, only what is painted about that pixel changes the correction."""
+    torch.manual_seed(0)
+    judge = Judge(TINY).eval().double()
+    size = TINY.image_size
+    x, y = 100.0, 40.0
+    place = (torch.tensor([x, y], dtype=torch.float64) + 0.5) / (size / 2) - 1
+    fine = torch.rand(1, judge.trunk.stage_channels[0], size // 4, size // 4, dtype=torch.float64, requires_grad=True)
+    found = judge._look_again(fine, place.repeat(1, 68))
+    assert {name: value.shape[1] for name, value in found.items()} == {
+        "landmarks": 136, "pose": 6, "mouth_opening": 1, "emotion": len(EMOTIONS)}  # fmt: skip
+    seen = torch.autograd.grad(found["landmarks"].square().sum(), fine)[0].abs().sum((0, 1)).nonzero()
+    # (100 + 0.5) / 4 - 0.5 = 24.625 and 9.625: between places 24 and 25, and 9 and 10; the 3x3 convolution adds one.
+    assert seen.min(0).values.tolist() == [8, 23] and seen.max(0).values.tolist() == [11, 26]

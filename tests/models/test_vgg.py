@@ -7,8 +7,7 @@ import torch
 
 from speak.config import ModelConfig, PerceptualConfig, preset
 from speak.errors import SpeakError
-from speak.models.judge import Judge
-from speak.models.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG, PerceptualFeatures
+from speak.models.vgg import IMAGENET_MEAN, IMAGENET_STD, VGG, PerceptualFeatures, perceptual_net
 from tests.tolerances import assert_close
 
 # Places of the convolutions in torchvision's `features`, and the parameters there.
@@ -71,7 +70,7 @@ def test_gradients_reach_the_frames_and_never_the_weights() -> None:
 
 def test_the_trunk_of_a_judge_serves_as_it_is_and_pictures_are_brought_to_its_size() -> None:
     torch.manual_seed(0)
-    judge = Judge(TINY.judge)
+    judge = perceptual_net(TINY.judge)
     features = PerceptualFeatures(dataclasses.replace(TINY, perceptual=PerceptualConfig(image_size=32)))
     features.net.load_state_dict(judge.state_dict())
     frames = torch.rand(1, 3, 64, 64)
