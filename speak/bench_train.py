@@ -13,9 +13,9 @@ import torch
 from speak import allocator, checkpoint
 from speak.bench import median_ms
 from speak.config import Config, preset, to_dict, with_changes
-from speak.datasets.rendered import RenderedData
 from speak.precision import choose_device, choose_dtype
 from speak.train.command import STAGES, stage_inputs
+from speak.train.data import stage_data
 from speak.train.loop import Training
 from speak.train.runs import StageFolder
 
@@ -23,24 +23,26 @@ from speak.train.runs import StageFolder
 ORDER = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """One table, a row a stage: samples a second of the whole step when samples are made by the same process, what the
-    networks alone would reach, and the share of the time outside the networks. With `train.workers` above 0 other
-    cores make the samples meanwhile, so that the share is the most it can be.
+KEPT = 16  # units in stock, which are rendered before anything is measured
+SECONDS, STEPS = 15.0, 8  # of each stage, at least
 
-    The stock of rendered pictures is taken as full: rendering counts once for `rendered.uses` samples.
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """One table, a row a stage: samples a second of the training as it runs, what the networks alone reach, and the
+    share of the time in which the training waits for samples, which `train.workers` other processes make meanwhile.
+
+    The stock of rendered pictures is small but full, so that rendering takes what it takes later on.
     """
     allocator.keep_memory()
-    config = with_changes(preset(arguments.preset), {"rendered.uses": 1, "rendered.kept": 1})
+    config = with_changes(preset(arguments.preset), {"rendered.kept": KEPT})
     device = choose_device(arguments.device)
     with tempfile.TemporaryDirectory(prefix="speak-bench-") as name:
         rows = [_stage_speed(stage, config, Path(name), device, arguments.quick) for stage in ORDER]
-    uses = preset(arguments.preset).rendered.uses
-    return {f"training, preset {arguments.preset}, a rendered picture used {uses} times": rows}
+    return {f"training, preset {arguments.preset}, {config.train.workers} processes that make samples": rows}
 
 
 def _stage_speed(name: str, config: Config, out: Path, device: torch.device, quick: bool) -> dict[str, Any]:
-    settings, uses = getattr(config, name), preset(config.preset).rendered.uses
+    settings = getattr(config, name)
     torch.manual_seed(0)
     stage = STAGES[name][0](config, stage_inputs(out), device)
     wanted = "float32" if device.type == "cpu" and not stage.half_on_cpu else config.train.dtype
@@ -48,27 +50,33 @@ def _stage_speed(name: str, config: Config, out: Path, device: torch.device, qui
     folder = StageFolder(out, name)
     folder.make()
     training = Training(stage, name, config, folder, 10**6, device, dtype)
-    kind = "judge" if name == "perceptual" else name
-    data = RenderedData(kind, size=config.model.image_size, config=config.rendered, device=device)
+    batches = stage_data(name, "synthetic", config, settings.batch, device).train(0)
 
-    def timed(call: Any) -> float:
+    def step() -> tuple[float, float]:
+        """Seconds of a step, and those of them until its samples were there."""
         begin = time.perf_counter()
-        call()
+        samples = next(batches)
+        there = time.perf_counter()
+        training.advance(samples)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return 1e3 * (time.perf_counter() - begin)
+        return time.perf_counter() - begin, there - begin
 
-    samples = data.batch(range(settings.batch))
-    fresh = timed(lambda: data.batch(range(10_000, 10_000 + settings.batch)))
-    again = median_ms(lambda: data.batch(range(10_000, 10_000 + settings.batch)), 1 if quick else 5)
-    making = max(fresh - again, 0.0) / uses + again
-    step = median_ms(lambda: timed(lambda: training.advance(samples)), 1 if quick else 9)
+    samples = next(batches)
+    for _ in range(1 if quick else 3 + 4 * KEPT // settings.batch):
+        step()
+    steps = [step()]
+    while len(steps) < (2 if quick else STEPS) or not quick and sum(whole for whole, _ in steps) < SECONDS:
+        steps.append(step())
+    whole, waited = (sum(column) for column in zip(*steps, strict=True))
+    getattr(batches, "close", lambda: None)()  # the other processes rest
+    alone = median_ms(lambda: training.advance(samples), 1 if quick else 5)
     about = {"stage": name, "config": to_dict(config), "step": 0}
     checkpoint.save(folder.path / "weights.pt", about | {"models": training.averages.over(
         {key: network.state_dict() for key, network in stage.networks.items()})})  # fmt: skip
     return {
         "stage": name, "batch": settings.batch, "dtype": str(dtype)[6:],
-        "samples/s": float(f"{1e3 * settings.batch / (step + making):.3g}"),
-        "networks alone": float(f"{1e3 * settings.batch / step:.3g}"),
-        "outside the networks": f"{100 * making / (step + making):.1f} %",
+        "samples/s": float(f"{settings.batch * len(steps) / whole:.3g}"),
+        "networks alone": float(f"{1e3 * settings.batch / alone:.3g}"),
+        "waiting for samples": f"{100 * waited / whole:.1f} %",
     }  # fmt: skip

@@ -175,7 +175,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.judge.width": 16,
         "model.judge.embedding_dim": 64,
         "rendered.context": 30,
-        "rendered.uses": 4,  # small pictures are cheap, and 16 uses of each teach a judge its pictures by heart
+        "rendered.frame_uses": 4,  # small pictures are cheap, and 16 uses of each teach a judge its pictures by heart
         "model.generator.mapping_layers": 1,
         "irfd.steps": 16000,
         "irfd.batch": 8,

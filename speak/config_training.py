@@ -174,6 +174,7 @@ class RenderedConfig:
     installed_voices: float = 0.0  # share of sentences spoken by espeak-ng or flite; above 0 data depend on the machine
     augmented_speech: float = 0.8  # share of stage `audio`'s and `syncnet`'s clips with noise, rooms, equalisation
     uses: int = 16  # samples made, on average, of what was rendered once; 1: every sample is new
+    frame_uses: int = 16  # the same for stages `judge` and `perceptual`, which learn pictures by heart sooner
     kept: int = 8192  # units (pairs, windows) that samples are drawn from at a time
     kept_gigabytes: float = 4.0  # of memory at most for their pictures
     chunk: int = 64  # pictures rendered at once, about

@@ -53,7 +53,7 @@ def synthetic_seed(data: str) -> int | None:
 
 def fresh(config: RenderedConfig | None = None, **changes: Any) -> RenderedConfig:
     """What is measured on: every sample is rendered anew, and nothing disturbs picture or sound."""
-    calm = {"uses": 1, "kept": 1, "augmented_frames": 0.0, "augmented_speech": 0.0}
+    calm = {"uses": 1, "frame_uses": 1, "kept": 1, "augmented_frames": 0.0, "augmented_speech": 0.0}
     return dataclasses.replace(config or RenderedConfig(), **(calm | changes))
 
 

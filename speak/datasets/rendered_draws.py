@@ -110,11 +110,13 @@ class Draws:
     def use(self, index: int) -> tuple[int, dict[str, Tensor]]:
         """Sample number `index`: which unit it uses, and how (see the stages' `_use_*`).
 
-        Units come into use one after the other, one every `rendered.uses` samples, and go out `kept` units later.
+        Units come into use one after the other, one every `rendered.uses` samples (stage `judge`:
+        `frame_uses`), and go out `kept` units later.
         """
         key = (*self.key, _USES, _STAGE_NUMBER[self.stage])
         shared = index // 2 if self.stage == "judge" else index  # the judge sees two frames of each person
-        newest = shared // self.config.uses + min(self.kept, _FRESH)
+        uses = self.config.frame_uses if self.stage == "judge" else self.config.uses
+        newest = shared // uses + min(self.kept, _FRESH)
         unit = int(numpy_generator(*key, shared, 0).integers(max(newest - self.kept, 0), newest))
         how = getattr(self, f"_use_{self.stage}", None)
         return unit, how(numpy_generator(*key, index, 1), index) if how else {}

@@ -29,7 +29,7 @@ def tensors_of(batch: object) -> list[Tensor]:
     return [value for value in itertools.chain(*found) if isinstance(value, Tensor)]
 
 
-FEW = RenderedConfig(chunk=8, kept=8, uses=4)  # pictures are rendered in small blocks, so that few are rendered
+FEW = RenderedConfig(chunk=8, kept=8, uses=4, frame_uses=4)  # small blocks, so that few are rendered
 
 
 def draws(stage: str, config: RenderedConfig = FEW, seed: int = 0) -> Draws:
@@ -123,7 +123,7 @@ def test_exchanged_pictures_and_the_encoders_other_pictures_share_what_they_shou
 
 
 def test_labels_say_what_is_seen() -> None:
-    batch = RenderedData("judge", size=64, config=RenderedConfig(uses=1, kept=1)).batch(range(16))
+    batch = RenderedData("judge", size=64, config=RenderedConfig(frame_uses=1, kept=1)).batch(range(16))
     assert batch.frames.shape == (16, 3, 64, 64) and batch.frames.min() >= -1 and batch.frames.max() <= 1
     labels = batch.labels
     nose = labels.landmarks[:, 30, 0] - labels.landmarks[:, [0, 16], 0].mean(1)  # turns with yaw, to the image's right
