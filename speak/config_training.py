@@ -170,7 +170,7 @@ class RenderedConfig:
     speech_frames: int = 90  # frames of a clip of stage `audio`
     matched: float = 0.5  # share of stage `syncnet`'s windows with their own speech; the rest shifted or foreign
     longest_shift: int = 15  # frames
-    augmented_frames: float = 1.0  # strength of what happens to stage `judge`'s frames: light, blur, noise, occluders
+    augmented_frames: float = 0.5  # strength of what happens to stage `judge`'s frames: light, blur, noise, occluders
     installed_voices: float = 0.0  # share of sentences spoken by espeak-ng or flite; above 0 data depend on the machine
     augmented_speech: float = 0.8  # share of stage `audio`'s and `syncnet`'s clips with noise, rooms, equalisation
     uses: int = 16  # samples made, on average, of what was rendered once; 1: every sample is new
