@@ -17,8 +17,9 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   uses of a picture it learnt by heart (landmark loss .13, of new pictures .14); 3,000 steps with two uses gave 91 %.
 - Pixels and features do not make mouths move: after 5,300 steps of `speak` the mouth followed the speech at r = .05.
   With what the perceptual net reads from the frames as a loss it was .59 after 520 steps. Emotions likewise.
-- After a short irfd (1,250 steps, blurs) those losses paint masks, not faces, and so do GAN and sync: with weights .1
-  and .5 the pixel loss of `speak` rose from .23 to .31 while D won (its loss .15 after 400 steps). First pictures.
+- After a short irfd (1,250 steps, blurs) 710 steps of `speak` gave coloured masks, not faces. With GAN .1 and sync .5
+  the pixel loss rose from .23 to .31 while D won (its loss .13 after 500 steps), with .01 and .2 from .21 to .26. Which
+  of the losses does it was not found out; after a long irfd, without GAN and sync, it did not happen.
 - Eq. 11 alone stays where all distances are .75 (contrastive .188). Having to find its own speech in the batch, and
   a video net that begins as the perceptual net, SyncNet leaves that point within 300 steps.
 - Equations 1, 3 and 4 from the start cost a quarter of the step and slow the pictures down; they join in half-way

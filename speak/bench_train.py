@@ -21,8 +21,6 @@ from speak.train.runs import StageFolder
 
 # The order in which a stage finds those before it; perceptual's data are judge's.
 ORDER = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
-
-
 KEPT = 16  # units in stock, which are rendered before anything is measured
 SECONDS, STEPS = 15.0, 8  # of each stage, at least
 
