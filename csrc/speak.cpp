@@ -26,6 +26,9 @@ STABLE_TORCH_LIBRARY(speak, m) {
   // What is not asked for (y without `plain`, scaled without next_styles) comes back empty.
   m.def("epilogue(Tensor x, Tensor? f, int pad0, int pad1, Tensor? demodulation, Tensor? noise, Tensor? bias, "
         "Tensor? next_styles, float slope, float gain, float clamp, bool plain) -> (Tensor, Tensor)");
+  // (y @ rgb^T, scaled) for what is only looked at: CPU, no blur, rgb [N,3,C], C a multiple of 16; without derivative.
+  m.def("epilogue_rgb(Tensor x, Tensor? demodulation, Tensor? noise, Tensor? bias, Tensor? next_styles, Tensor rgb, "
+        "float slope, float gain, float clamp) -> (Tensor, Tensor)");
   // Derivatives by x, demodulation, noise [noise_batch,H,W] (0: none), bias and next_styles.
   m.def("epilogue_backward(Tensor? dy, Tensor? dscaled, Tensor x, Tensor y, Tensor? demodulation, "
         "Tensor? next_styles, float slope, float gain, float clamp, int noise_batch, bool with_bias) "

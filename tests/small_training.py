@@ -17,6 +17,7 @@ CHANGES = {
     "rendered.chunk": 8, "rendered.kept": 8, "rendered.uses": 32, "rendered.frame_uses": 32, "rendered.context": 4,
     "rendered.speech_frames": 8, "rendered.sentence_seconds": 1.0, "rendered.identities": 40,
     "irfd.code_losses_from": 0.0,
+    "irfd.perceptual_from": 0.0,
     "train.workers": 0, "train.validation": 4, "train.dtype": "float32", "train.log_every": 1, "train.save_every": 2,
     "train.check_every": 1000, "train.warm_up": 3,
 }  # fmt: skip

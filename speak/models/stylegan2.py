@@ -109,9 +109,10 @@ class ModulatedConvolution(nn.Module):
         noise: Tensor | None = None,  # [1 or B, 1, H, W]
         next_styles: Tensor | None = None,  # [B, C_out]
         plain: bool = True,
+        rgb: Tensor | None = None,  # [B, 3, C_out], of `ToRGB.modulated`
         prescaled: bool = False,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """(y, y * next_styles), [B, C_out, H, W]; see `speak.ops.modulated_layer`."""
+        """(y or its picture, y * next_styles), [B, C_out or 3, H, W]; see `speak.ops.modulated_layer`."""
         if torch.is_grad_enabled():
             weight = (self.weight * self.weight_gain).to(x.dtype)
         else:
@@ -119,7 +120,7 @@ class ModulatedConvolution(nn.Module):
         return ops.modulated_layer(
             x, weight, scales, None if noise is None else noise * self.noise_strength, self.bias, up=self.up,
             padding=1, resample_filter=self.resample_filter, flip_weight=self.up == 1, act="lrelu",
-            next_styles=next_styles, plain=plain, prescaled=prescaled,
+            next_styles=next_styles, plain=plain, rgb=rgb, prescaled=prescaled,
         )  # fmt: skip
 
 
@@ -133,16 +134,9 @@ class ToRGB(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels)
         self.bias = nn.Parameter(torch.zeros(image_channels))
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:  # [B, C, H, W], [B, style_dim] -> [B, 3, H, W]
-        batch, channels, height, width = x.shape
-        weight = self.affine(style)[:, None, :] * (self.weight * self.weight_gain)  # [B, 3, C]
-        weight = weight.to(x.dtype)
-        if x.is_contiguous():
-            rgb = (weight @ x.reshape(batch, channels, -1)).reshape(batch, -1, height, width)
-        else:  # channels-last: pixels are rows
-            rgb = x.permute(0, 2, 3, 1).reshape(batch, -1, channels) @ weight.transpose(1, 2)
-            rgb = rgb.transpose(1, 2).reshape(batch, -1, height, width)
-        return rgb.to(style.dtype) + self.bias[:, None, None]
+    def modulated(self, style: Tensor) -> Tensor:  # [B, style_dim] -> [B, 3, C]
+        """The weight of each sample, for the layer below, which makes the picture [B, 3, H, W] without the bias."""
+        return self.affine(style)[:, None, :] * (self.weight * self.weight_gain)
 
 
 class Generator(nn.Module):
@@ -201,10 +195,12 @@ class Generator(nn.Module):
         for level, convolution in enumerate(self.convolutions):
             shown = level % 2 == 0  # the last convolution of its resolution goes into the picture
             following = scales[level + 1] if level < last else None
-            y, x = convolution(x, scales[level], maps[level], following, plain=shown, prescaled=True)
+            to_rgb = self.to_rgb[level // 2] if shown else None
+            rgb = to_rgb.modulated(styles[:, level + 1]) if shown else None
+            picture, x = convolution(x, scales[level], maps[level], following, plain=shown, rgb=rgb, prescaled=True)
             if shown:
-                rgb = self.to_rgb[level // 2](y, styles[:, level + 1])
-                image = rgb if image is None else rgb + ops.upsample2d(image, self.resample_filter)
+                picture = picture.to(styles.dtype) + to_rgb.bias[:, None, None]
+                image = picture if image is None else picture + ops.upsample2d(image, self.resample_filter)
         return image
 
     def _noise_maps(

@@ -18,6 +18,7 @@ from speak.ops.bias_act import activation_numbers, as_vector, bias_act_ref, has_
 from speak.ops.upfirdn2d import empty_in_layout_of, upfirdn2d, upfirdn2d_ref
 
 MOST_TAPS = 8  # of the filter that the kernels fuse
+RGB_LANES = 16  # channels come in multiples of this where ToRGB is fused
 
 
 def layer_epilogue(
@@ -33,20 +34,28 @@ def layer_epilogue(
     clamp: float | None = None,
     next_styles: Tensor | None = None,  # [N, C]
     plain: bool = True,  # whether y is wanted
+    rgb: Tensor | None = None,  # [N, 3, C]: ToRGB's weight times its styles
 ) -> tuple[Tensor | None, Tensor | None]:
     """(y, scaled) of the module's equation, each [N, C, H', W'] or None where it was not asked for.
 
-    Differentiable by x, demodulation, noise, bias and next_styles. Raises ValueError for shapes that do not fit.
+    With `rgb`, y's picture [N, 3, H', W'] in float32 (float64 for float64) comes in place of y.
+    Differentiable by x, demodulation, noise, bias, next_styles and rgb. Raises ValueError for shapes that do not fit.
     """
-    arguments = (x, f, padding, demodulation, noise, bias, act, alpha, gain, clamp, next_styles, plain)
+    arguments = (x, f, padding, demodulation, noise, bias, act, alpha, gain, clamp, next_styles, plain, rgb)
     bend = activation_numbers(act, alpha, gain, clamp)
-    _check(x, f, padding, demodulation, noise, bias, next_styles, plain)
+    _check(x, f, padding, demodulation, noise, bias, next_styles, plain, rgb)
     unsupported = None if has_one_bend(act, bend) else f"activation {act} with these numbers is not compiled"
     if not extension.use_compiled(x, "layer_epilogue", unsupported):
         return layer_epilogue_ref(*arguments)
 
-    operands = (x, demodulation, noise, bias, next_styles)
+    operands = (x, demodulation, noise, bias, next_styles, rgb)
     training = torch.is_grad_enabled() and any(o is not None and o.requires_grad for o in operands)
+    if rgb is not None and f is None and not training and _takes_rgb_kernel(x):
+        picture, scaled = torch.ops.speak.epilogue_rgb(
+            x, as_vector(demodulation, x), None if noise is None else as_vector(noise, x).flatten(0, 1),
+            as_vector(bias, x), as_vector(next_styles, x), as_vector(rgb, x), *bend,
+        )  # fmt: skip
+        return picture, scaled if next_styles is not None else None
     if f is not None and (training or f.ndim != 1 or f.numel() > MOST_TAPS):
         x, f = upfirdn2d(x, f, padding=[*padding, *padding], flip_filter=True), None
     y, scaled = torch.ops.speak.epilogue(
@@ -54,13 +63,35 @@ def layer_epilogue(
         None if noise is None else as_vector(noise, x).flatten(0, 1), as_vector(bias, x), as_vector(next_styles, x),
         *bend, plain or training,
     )  # fmt: skip
+    if rgb is not None:
+        y = to_rgb(y, rgb)
     return y if plain else None, scaled if next_styles is not None else None
+
+
+def to_rgb(
+    y: Tensor,  # [N, C, H, W]
+    rgb: Tensor,  # [N, 3, C]
+) -> Tensor:
+    """A modulated 1x1 convolution without demodulation: [N, 3, H, W] in float32 (float64 for float64)."""
+    batch, _, height, width = y.shape
+    rgb = rgb.to(y.dtype)
+    if y.is_contiguous():
+        picture = rgb @ y.flatten(2)
+    else:  # channels-last: pixels are rows
+        picture = (y.permute(0, 2, 3, 1).flatten(1, 2) @ rgb.transpose(1, 2)).transpose(1, 2)
+    return picture.reshape(batch, 3, height, width).to(vector_dtype(y))
+
+
+def _takes_rgb_kernel(x: Tensor) -> bool:
+    """Where y need not be written: channels-last on CPU."""
+    return x.device.type == "cpu" and not x.is_contiguous() and x.shape[1] % RGB_LANES == 0
 
 
 def layer_epilogue_ref(
     x: Tensor, f: Tensor | None = None, padding: tuple[int, int] = (0, 0), demodulation: Tensor | None = None,
     noise: Tensor | None = None, bias: Tensor | None = None, act: str = "lrelu", alpha: float | None = None,
     gain: float | None = None, clamp: float | None = None, next_styles: Tensor | None = None, plain: bool = True,
+    rgb: Tensor | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """The specification of `layer_epilogue` in plain PyTorch, with the same arguments."""
     if f is not None:
@@ -71,12 +102,14 @@ def layer_epilogue_ref(
         x = x + noise.to(x.dtype)
     y = bias_act_ref(x, bias, 1, act, alpha, gain, clamp)
     scaled = None if next_styles is None else y * next_styles.to(x.dtype)[:, :, None, None]
+    if rgb is not None:
+        y = to_rgb(y, rgb)
     return y if plain else None, scaled
 
 
 def _check(
     x: Tensor, f: Tensor | None, padding: tuple[int, int], demodulation: Tensor | None, noise: Tensor | None,
-    bias: Tensor | None, next_styles: Tensor | None, plain: bool,
+    bias: Tensor | None, next_styles: Tensor | None, plain: bool, rgb: Tensor | None,
 ) -> None:  # fmt: skip
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"x must be floating point [N, C, H, W], not {x.dtype} {tuple(x.shape)}")
@@ -95,6 +128,8 @@ def _check(
         raise ValueError(f"noise must be [1 or {batch}, 1, {height}, {width}], not {tuple(noise.shape)}")
     if not plain and next_styles is None:
         raise ValueError("nothing is asked for: plain=True or next_styles")
+    if rgb is not None and (not plain or rgb.shape != (batch, 3, channels)):
+        raise ValueError(f"rgb must be {(batch, 3, channels)} for x {tuple(x.shape)}, with plain=True")
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -161,6 +196,13 @@ if not extension.LIBRARY.missing:
         image = [empty_in_layout_of(x, x.shape[2] + grown, x.shape[3] + grown) for _ in range(2)]
         nothing = [x.new_empty([0]) for _ in range(2)]
         return image[0] if plain else nothing[0], image[1] if next_styles is not None else nothing[1]
+
+    @torch.library.register_fake("speak::epilogue_rgb")
+    def _(x, demodulation, noise, bias, next_styles, rgb, slope, gain, clamp):  # noqa: ANN001, ANN202
+        batch, _, height, width = x.shape
+        picture = x.new_empty([batch, 3, height, width], dtype=vector_dtype(x))
+        scaled = torch.empty_like(x, memory_format=torch.channels_last)
+        return picture, scaled if next_styles is not None else x.new_empty([0])
 
     @torch.library.register_fake("speak::epilogue_backward")
     def _(dy, dscaled, x, y, demodulation, next_styles, slope, gain, clamp, noise_batch, with_bias):  # noqa: ANN001, ANN202

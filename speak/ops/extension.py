@@ -24,7 +24,7 @@ from torch import Tensor
 from speak.errors import SpeakError
 
 # Changed with every change of csrc/speak.cpp's signatures or of their meaning.
-KERNELS_TAG = "speak-kernels-1"
+KERNELS_TAG = "speak-kernels-2"
 
 BACKENDS = ("auto", "reference", "compiled")
 CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16)

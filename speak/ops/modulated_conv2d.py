@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from speak.ops import extension
 from speak.ops.bias_act import activation_numbers, as_vector, has_one_bend
-from speak.ops.epilogue import layer_epilogue, layer_epilogue_ref
+from speak.ops.epilogue import layer_epilogue, layer_epilogue_ref, to_rgb
 from speak.ops.prepacked_conv import convolve_prepacked, prepacked_conv2d
 from speak.ops.upfirdn2d import filter_size, parse_padding, upfirdn2d, upfirdn2d_ref
 
@@ -102,11 +102,13 @@ def modulated_layer(
     clamp: float | None = None,
     next_styles: Tensor | None = None,  # [N, C_out]
     plain: bool = True,  # whether y itself is wanted
+    rgb: Tensor | None = None,  # [N, 3, C_out]: ToRGB's weight times its styles
     prescaled: bool = False,  # x already carries its styles: it is the `scaled` of the layer before
 ) -> tuple[Tensor | None, Tensor | None]:
     """A whole StyleGAN2 layer: `modulated_conv2d`, then bias, activation, gain and clamp; and that times next_styles.
 
-    Returns (y, scaled), each [N, C_out, H', W'] or None where it was not asked for.
+    Returns (y, scaled), each [N, C_out, H', W'] or None where it was not asked for; with `rgb`, y's picture
+    [N, 3, H', W'] in float32 (float64 for float64) in place of y.
     """
     packed = weight if isinstance(weight, PackedWeight) else None
     raw = packed.weight if packed else weight
@@ -117,7 +119,7 @@ def modulated_layer(
         return modulated_layer_ref(
             x, raw, styles, noise, bias, up=up, down=down, padding=padding, resample_filter=resample_filter,
             demodulate=demodulate, flip_weight=flip_weight, **numbers, next_styles=next_styles, plain=plain,
-            prescaled=prescaled,
+            rgb=rgb, prescaled=prescaled,
         )  # fmt: skip
     demodulation = demodulation_of(styles, packed.squares if packed else _squares(raw)) if demodulate else None
     if packed and _takes_fused_kernel(x, packed, up, down, pads) and has_one_bend(act, bend):
@@ -128,13 +130,14 @@ def modulated_layer(
                 None if noise is None else as_vector(noise, x).flatten(0, 1), as_vector(bias, x),
                 as_vector(next_styles, x), *bend, plain,
             )  # fmt: skip
+        y = y if rgb is None else to_rgb(y, rgb)
         return y if plain else None, scaled if next_styles is not None else None
     if not prescaled:
         x = x * styles.to(x.dtype)[:, :, None, None]
     ready = packed or PackedWeight(raw, _oriented(raw, up, flip_weight), raw, None, None)
     x, f, blur_padding = _convolve(x, ready, up, down, pads, resample_filter)
     return layer_epilogue(
-        x, f, blur_padding, demodulation, noise, bias, **numbers, next_styles=next_styles, plain=plain
+        x, f, blur_padding, demodulation, noise, bias, **numbers, next_styles=next_styles, plain=plain, rgb=rgb
     )
 
 
@@ -143,7 +146,7 @@ def modulated_layer_ref(
     up: int = 1, down: int = 1, padding: int | Sequence[int] = 0, resample_filter: Tensor | None = None,
     demodulate: bool = True, flip_weight: bool = True, act: str = "linear", alpha: float | None = None,
     gain: float | None = None, clamp: float | None = None, next_styles: Tensor | None = None, plain: bool = True,
-    prescaled: bool = False,
+    rgb: Tensor | None = None, prescaled: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
     """The specification of `modulated_layer` in plain PyTorch, with the same arguments."""
     demodulation = None
@@ -151,7 +154,9 @@ def modulated_layer_ref(
         demodulation = demodulation_of(styles, _squares(weight)) if demodulate else None
         styles, demodulate = torch.ones_like(styles), False
     x = modulated_conv2d_ref(x, weight, styles, None, up, down, padding, resample_filter, demodulate, flip_weight)
-    return layer_epilogue_ref(x, None, (0, 0), demodulation, noise, bias, act, alpha, gain, clamp, next_styles, plain)
+    return layer_epilogue_ref(
+        x, None, (0, 0), demodulation, noise, bias, act, alpha, gain, clamp, next_styles, plain, rgb
+    )
 
 
 def modulated_conv2d_ref(

@@ -25,6 +25,7 @@ from speak.train.stage import Inputs, Phase, Stage, noise_maps, parameters_of
 from speak.train.warm_start import trunks_from_perceptual
 
 CODE_LOSSES = ("identity", "pose", "emotion")  # Eq. 1, 3 and 4, which encode generated pictures again
+PERCEPTUAL_LOSSES = ("perceptual", "reading")
 
 
 def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
@@ -85,7 +86,8 @@ class _Step:
     def losses(self, batch: PairBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """Eq. 1-7 and our terms."""
         settings = self.settings
-        early = memory.get("progress", 1.0) < settings.code_losses_from
+        progress = memory.get("progress", 1.0)
+        early, blurred = progress < settings.code_losses_from, progress < settings.perceptual_from
         memory["found"] = found = self.exchange(batch, again=not early)
         size, face = batch.source.shape[-1], settings.face
         source_labels, target_labels = batch.source_labels, batch.target_labels
@@ -115,11 +117,11 @@ class _Step:
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, found.picture_a, found.picture_b)),
             "angles": lambda: self._angles(batch, found),
         }  # fmt: skip
-        if self.features is not None:
+        if self.features is not None and not blurred:
             made, true = self._compared(batch, found)
             terms |= perceptual_terms(self.features, made, true, self.weights, self.config.perceptual)
-        if early:
-            terms |= dict.fromkeys(CODE_LOSSES, lambda: found.source.pose.new_zeros(()))
+        waiting = (*(CODE_LOSSES if early else ()), *(PERCEPTUAL_LOSSES if blurred else ()))
+        terms |= dict.fromkeys(waiting, lambda: found.source.pose.new_zeros(()))
         return losses.compute(terms, self.weights)
 
     def judge(self, batch: PairBatch, memory: dict[str, Any]) -> dict[str, Tensor]:

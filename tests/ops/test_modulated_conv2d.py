@@ -86,6 +86,54 @@ def test_the_epilogue_equals_its_reference_whatever_is_left_out(
                 assert_close(actual, wanted, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [16, 19, 64])
+def test_a_layer_that_is_only_looked_at_gives_its_picture(
+    dtype: torch.dtype, layout: torch.memory_format, channels: int, compiled: None
+) -> None:
+    torch.manual_seed(0)
+    rgb = torch.randn(2, 3, channels) / channels**0.5
+    for shape, taps in (((2, channels, 9, 31), 0), ((2, channels, 1, 1), 0), ((2, channels, 8, 8), 4)):
+        x = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+        f = torch.rand(taps) / taps if taps else None
+        height, width = (size - (taps and 1) for size in shape[2:])
+        for d, z, b, s in itertools.product((0, 1), (0, 1, 2), (0, 1), (0, 1)):
+            keywords = {
+                "f": f, "padding": (1, 1) if taps else (0, 0), "demodulation": torch.rand(2, channels) if d else None,
+                "noise": torch.randn(z, 1, height, width) if z else None, "bias": torch.randn(channels) if b else None,
+                "next_styles": torch.randn(2, channels) if s else None, "rgb": rgb, "clamp": 1.5,
+            }  # fmt: skip
+            with torch.no_grad():
+                results = ops.layer_epilogue(x, **keywords)
+            expected = ops.layer_epilogue_ref(x.double(), **keywords)
+            assert results[0].shape == (2, 3, height, width)
+            assert results[0].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+            assert (results[1] is None) == (not s)
+            for actual, wanted in zip(results, expected, strict=True):
+                if actual is not None:
+                    assert_close(actual, wanted, dtype)
+    assert ops.layer_epilogue(x[:0], rgb=rgb[:0])[0].shape == (0, 3, 8, 8)
+    with pytest.raises(ValueError, match="rgb must be"):
+        ops.layer_epilogue(x, rgb=rgb[:1])
+    with pytest.raises(ValueError, match="plain"):
+        ops.layer_epilogue(x, rgb=rgb, plain=False, next_styles=torch.ones(2, channels))
+
+
+def test_a_picture_has_the_gradient_of_its_weights_and_its_layer(compiled: None) -> None:
+    torch.manual_seed(0)
+    inputs = [torch.randn(*shape).double() for shape in ((2, 16, 3, 4), (2, 16), (2, 3, 16), (2, 16))]
+    inputs = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs]
+    gradients = []
+    for epilogue in (ops.layer_epilogue, ops.layer_epilogue_ref):
+        x, d, rgb, s = (value.clone().requires_grad_() for value in inputs)
+        picture, scaled = epilogue(x, demodulation=d, rgb=rgb, next_styles=s)
+        (picture.square().sum() + scaled.cos().sum()).backward()
+        gradients.append([value.grad for value in (x, d, rgb, s)])
+    for actual, wanted in zip(*gradients, strict=True):
+        assert_close(actual, wanted, torch.float64)
+
+
 def test_random_layers_agree_with_the_reference(compiled: None) -> None:
     torch.manual_seed(3)
     random = np.random.default_rng(3)
@@ -150,3 +198,14 @@ def test_the_kernel_itself_refuses_what_the_front_would(compiled: None) -> None:
     ]:
         with pytest.raises(RuntimeError, match=words):
             torch.ops.speak.epilogue(*arguments)
+    x, rgb, rest = torch.randn(2, 16, 4, 4), torch.randn(2, 3, 16), (0.2, 1.0, -1.0)
+    for arguments, words in [
+        ((x[0], None, None, None, None, rgb, *rest), "N, C, H, W"),
+        ((x[:, :8], None, None, None, None, rgb, *rest), "multiple of 16"),
+        ((x, torch.ones(2, 4), None, None, None, rgb, *rest), "demodulation"),
+        ((x, None, torch.ones(2, 4, 5), None, None, rgb, *rest), "noise"),
+        ((x, None, None, None, None, rgb[:1], *rest), "rgb"),
+        ((x, None, None, None, None, rgb.double(), *rest), "rgb"),
+    ]:
+        with pytest.raises(RuntimeError, match=words):
+            torch.ops.speak.epilogue_rgb(*arguments)

@@ -33,6 +33,10 @@ def samples() -> list[tuple]:
             ("epilogue_backward", (still, still, still, still, d.detach(), s.detach(), *bend, 1, True)),
             ("epilogue_backward", (None, still, still, still, None, s.detach(), *bend, 0, False)),
         ]
+    wide, rgb = torch.randn(2, 16, 6, 5).contiguous(memory_format=torch.channels_last), torch.rand(2, 3, 16)
+    small = (torch.rand(2, 16), torch.randn(2, 6, 5), torch.rand(16))
+    cases += [("epilogue_rgb", (wide, *small, torch.rand(2, 16), rgb, *bend))]
+    cases += [("epilogue_rgb", (wide, None, None, None, None, rgb, *bend))]
     return cases
 
 

@@ -168,6 +168,15 @@ def test_irfd_without_self_and_cross_has_nothing_to_compare_before_the_code_loss
     assert read["reading"] > 0
 
 
+def test_the_perceptual_net_of_irfd_is_asked_once_there_are_pictures(trained: Path) -> None:
+    late = {"irfd__weight_perceptual": 0.1, "irfd__weight_reading": 0.1, "irfd__perceptual_from": 0.5}
+    stage = build("irfd", trained, **late)
+    before, after = (stage.phases[0].losses(batch("irfd"), {"progress": share}) for share in (0.49, 0.5))
+    assert before["perceptual"] == before["reading"] == 0
+    assert after["perceptual"] > 0 and after["reading"] > 0
+    losses.total_loss(before, stage.phases[0].weights).backward()
+
+
 @pytest.mark.parametrize("name", ["adversarial", "sync", "perceptual", "reading", "pixel"])
 def test_every_loss_of_speak_can_be_switched_off(name: str, trained: Path) -> None:
     stage = build("speak", trained, **{f"speak__weight_{name}": 0.0})
