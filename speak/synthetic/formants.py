@@ -20,7 +20,7 @@ _BLOCK = 2 * HOP
 _FFT = 1024  # a block and 48 ms of ringing
 _BINS = np.arange(_FFT // 2 + 1) * (SAMPLE_RATE / _FFT)  # Hz
 _Z1 = np.exp(-2j * np.pi * _BINS / SAMPLE_RATE).astype(np.complex64)
-_Z2 = _Z1 * _Z1
+_POWERS = np.stack([np.ones_like(_Z1), _Z1, _Z1 * _Z1])  # of z^-1
 _WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(_BLOCK) + 0.5) / _BLOCK)).astype(np.float32)
 
 # Spectral shape of each noise, a grown man's: (Hz, width in Hz, gain) of its humps.
@@ -72,6 +72,8 @@ def synthesise(
 
     The same samples come out whichever stretch is asked for (to float32 rounding).
     """
+    from scipy.fft import irfft  # several rows at a time, in float32
+
     end = tracks.samples if end is None else end
     sound = np.zeros(end - start, np.float32)
     # Blocks whose ringing reaches into the stretch; block k covers samples (k - 1) * HOP .. (k + 1) * HOP.
@@ -86,7 +88,7 @@ def synthesise(
     spectrum = _blocks(voice + throat) * _vocal_tract(tracks, slice(first, last + 1))
     if hiss.any():
         spectrum += _blocks(hiss) * (tracks.noise_mix[first : last + 1] @ _noise_shapes(tracks.tract))
-    pieces = np.fft.irfft(spectrum, _FFT).astype(np.float32)  # [K', FFT]
+    pieces = irfft(spectrum, _FFT)  # [K', FFT] float32
     whole = np.zeros((len(pieces) + _FFT // HOP) * HOP, np.float32)
     strips = pieces.reshape(len(pieces), _FFT // HOP, HOP)
     for offset in range(_FFT // HOP):  # overlap and add, a strip of every block at a time
@@ -129,9 +131,11 @@ def _sources(
 
 def _blocks(signal: np.ndarray) -> np.ndarray:
     """Spectra of the windowed blocks of `signal`: [K', bins] complex64."""
+    from scipy.fft import rfft
+
     halves = signal.reshape(-1, HOP)
     framed = np.concatenate([halves[:-1], halves[1:]], axis=1) * _WINDOW
-    return np.fft.rfft(framed, _FFT).astype(np.complex64)
+    return rfft(framed, _FFT)
 
 
 def _vocal_tract(tracks: Tracks, blocks: slice) -> np.ndarray:
@@ -142,7 +146,7 @@ def _vocal_tract(tracks: Tracks, blocks: slice) -> np.ndarray:
         hertz, width = hertz / tracks.tract, width / tracks.tract
         if hertz < 0.48 * SAMPLE_RATE:
             b, c = _resonator(np.array(hertz), np.array(width))
-            upper *= (1 + b + c) / (1 + b * _Z1 + c * _Z2)
+            upper *= (1 + b + c) / _denominator(b, c)
     scale = np.ones(blocks.stop - blocks.start, np.float32)
     below = np.ones((len(scale), len(_BINS)), np.complex64)
     nasal = tracks.nasal[blocks]
@@ -150,22 +154,25 @@ def _vocal_tract(tracks: Tracks, blocks: slice) -> np.ndarray:
         hertz = np.clip(tracks.formants[blocks, column], 120.0, 0.46 * SAMPLE_RATE)
         b, c = _resonator(hertz, width * (1 + 1.2 * nasal) / np.sqrt(tracks.tract))
         scale *= (1 + b + c).astype(np.float32)
-        below *= 1 + b[:, None].astype(np.float32) * _Z1 + c[:, None].astype(np.float32) * _Z2
+        below *= _denominator(b, c)
     response = upper * scale[:, None] / below
     coupled = np.nonzero(nasal > 1e-3)[0]
     if len(coupled):  # a pole and a zero at one place: they part as the nose opens
         hertz = tracks.nasal_zero[blocks][coupled] / tracks.tract
         pole = _resonator(hertz, np.full(len(hertz), 400.0))
         zero = _resonator(hertz, 400.0 - 320.0 * nasal[coupled])
-        (bp, cp), (bz, cz) = ((b[:, None].astype(np.float32), c[:, None].astype(np.float32)) for b, c in (pole, zero))
-        ratio = (1 + bz * _Z1 + cz * _Z2) / (1 + bp * _Z1 + cp * _Z2)
-        response[coupled] *= ratio * ((1 + bp + cp) / (1 + bz + cz))
+        level = ((1 + pole[0] + pole[1]) / (1 + zero[0] + zero[1])).astype(np.float32)
+        response[coupled] *= _denominator(*zero) / _denominator(*pole) * level[:, None]
     return response
 
 
 def _resonator(hertz: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     radius = np.exp(-np.pi * width / SAMPLE_RATE)
     return -2 * radius * np.cos(2 * np.pi * hertz / SAMPLE_RATE), radius**2
+
+
+def _denominator(b: np.ndarray, c: np.ndarray) -> np.ndarray:  # [...] -> [..., bins] complex64
+    return np.stack([np.ones_like(b), b, c], -1).astype(np.complex64) @ _POWERS
 
 
 def _noise_shapes(tract: float) -> np.ndarray:  # [len(NOISE_NAMES), bins] complex64
