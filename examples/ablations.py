@@ -32,8 +32,8 @@ ROWS: dict[str, tuple[str, dict[str, str]]] = {
     "irfd": (IRFD, {"speak.train_encoders": "true"}),
     "sync": (SPEAK, {"speak.weight_sync": "0"}),
     "self": (BOTH, {"irfd.weight_self": "0"}),
-    # The paper's IRFD without `self` compares no picture with a true one; ours still does, in `cross`.
-    "pictures": (BOTH, {"irfd.weight_self": "0", "irfd.weight_cross": "0"}),
+    # The paper's IRFD without `self` compares no picture with a true one; ours still does in the terms of our own.
+    "pictures": (BOTH, {f"irfd.weight_{name}": "0" for name in ("self", "cross", "perceptual", "reading")}),
     "cross": (BOTH, {"irfd.weight_cross": "0"}),
     "identity": (BOTH, {"irfd.weight_identity": "0"}),
     "cls": (BOTH, {"irfd.weight_classification": "0"}),

@@ -17,9 +17,11 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   uses of a picture it learnt by heart (landmark loss .13, of new pictures .14); 3,000 steps with two uses gave 91 %.
 - Pixels and features do not make mouths move: after 5,300 steps of `speak` the mouth followed the speech at r = .05.
   With what the perceptual net reads from the frames as a loss it was .59 after 520 steps. Emotions likewise.
-- After a short irfd (1,250 steps, blurs) 710 steps of `speak` gave coloured masks, not faces. With GAN .1 and sync .5
-  the pixel loss rose from .23 to .31 while D won (its loss .13 after 500 steps), with .01 and .2 from .21 to .26. Which
-  of the losses does it was not found out; after a long irfd, without GAN and sync, it did not happen.
+- What the perceptual net says of blurs only misleads irfd: with its two terms from the start the pixel loss was .63
+  after 1,000 steps, without them .50 after 700 and .43 after 3,600, where faces are there. They join in half-way
+  (irfd.perceptual_from).
+- After a short irfd (1,250 steps, blurs) 710 steps of `speak` gave coloured masks, not faces. After a long one the same
+  losses (GAN .01, sync .2) kept the faces: it was the irfd. With GAN .1 D wins within 500 steps (its loss .13).
 - Eq. 11 alone stays where all distances are .75 (contrastive .188). Having to find its own speech in the batch, and
   a video net that begins as the perceptual net, SyncNet leaves that point within 300 steps.
 - Equations 1, 3 and 4 from the start cost a quarter of the step and slow the pictures down; they join in half-way
