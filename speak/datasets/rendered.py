@@ -96,8 +96,8 @@ class RenderedData:
         self.stage, self.size, self.device = stage, size, torch.device(device)
         pictures = {"irfd": 8, "judge": 2, "audio": 0, "syncnet": self.config.frames,
                     "speak": 1 + 2 * self.config.frames + self.config.emotion_frames}[stage]  # fmt: skip
-        # Units are rendered by the block, always with the same neighbours: a picture's last bit depends on them.
-        self._block = max(1, self.config.chunk // max(pictures, 1))
+        # Pictures are rendered by the block, always with the same neighbours: a picture's last bit depends on them.
+        self._block = max(1, self.config.chunk // pictures) if pictures else 1
         room = int(self.config.kept_gigabytes * 1e9 / max(pictures * 3 * size * size, 1))
         self._draws = Draws(stage, (seed, SPLITS.index(split)), self.config, max(1, min(self.config.kept, room)))
         self._stock: dict[int, _Rendered] = {}
