@@ -209,7 +209,7 @@ def _formants(
     outside = np.maximum(np.maximum(starts + core - times[:, None], times[:, None] - (ends - core)), 0.0)
     outside -= outside.min(axis=1, keepdims=True)
     weights = np.exp(-outside / 0.017) * firm
-    blended = weights @ targets / weights.sum(1, keepdims=True)
+    blended = np.einsum("tr,rv->tv", weights, targets) / weights.sum(1, keepdims=True)
     formants = blended[:, :3] * np.array(voice.vowel_shift) / (voice.tract * 2**manner.tract)
     return formants, np.clip(blended[:, 3], 0.0, 1.0), blended[:, 4]
 
