@@ -53,6 +53,8 @@ from speak.shipped import save_for_shipping
 STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
 # Beside the preset's: `irfd` alone must run without the perceptual net, here there is one.
 SETTINGS = {"irfd": ("irfd.weight_reading=0.3", "irfd.weight_perceptual=0.3")}
+# From the second size on: there are pictures from the first step.
+GOING_ON = {"irfd": ("irfd.perceptual_from=0", "irfd.code_losses_from=0")}
 SHIPPED = ("speak", "judge", "syncnet", "perceptual")
 WEIGHTS = "weights.pt"
 
@@ -72,7 +74,8 @@ def commands(
             start = begin_with(stage, before, number > 0)
             if start is not None:
                 words += ["--init", str(start)]
-            for setting in (*SETTINGS.get(stage, ()), *settings):
+            goes_on = GOING_ON.get(stage, ()) if number else ()
+            for setting in (*SETTINGS.get(stage, ()), *goes_on, *settings):
                 words += ["--set", setting]
             found.append(words)
     return found

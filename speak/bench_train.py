@@ -32,7 +32,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     The stock of rendered pictures is small but full, so that rendering takes what it takes later on.
     """
     allocator.keep_memory()
-    config = with_changes(preset(arguments.preset), {"rendered.kept": KEPT})
+    whole = {"rendered.kept": KEPT, "irfd.code_losses_from": 0.0, "irfd.perceptual_from": 0.0}  # all losses at work
+    config = with_changes(preset(arguments.preset), whole)
     device = choose_device(arguments.device)
     with tempfile.TemporaryDirectory(prefix="speak-bench-") as name:
         rows = [_stage_speed(stage, config, Path(name), device, arguments.quick) for stage in ORDER]

@@ -141,6 +141,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "irfd.emotion_source": "own",
         "irfd.trunks": "new",
         "irfd.code_losses_from": 0.0,
+        "irfd.perceptual_from": 0.0,
         "speak.learning_rate": 1e-4,
         "speak.discriminator_learning_rate": 1e-4,
         "speak.pose_source": "own",

@@ -57,7 +57,7 @@ template <class A> struct Bend {
 
   // V is A, or a vector of them. Comparisons are ordered so that a NaN comes through.
   template <class V> void apply(V& t) const {
-    const V bent = t * slope, most = V{} + limit, least = -most;
+    const V bent = slope == 0 ? V{} : t * slope, most = V{} + limit, least = -most;  // relu of -infinity is 0
     t = (bent > t ? bent : t) * gain;
     t = least > t ? least : t;
     t = most < t ? most : t;

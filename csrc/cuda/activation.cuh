@@ -10,7 +10,7 @@ struct Activation {
   A slope, gain, clamp;
 
   SPEAK_DEVICE A operator()(A t) const {
-    t = (t > A(0) ? t : slope * t) * gain;
+    t = (t > A(0) ? t : slope == A(0) && t < A(0) ? A(0) : slope * t) * gain;  // relu of -infinity is 0
     if (clamp >= A(0)) t = t < -clamp ? -clamp : (t > clamp ? clamp : t);  // a NaN stays a NaN
     return t;
   }

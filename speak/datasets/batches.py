@@ -55,6 +55,7 @@ def batches(
     loader = DataLoader(
         data, batch_sampler=_Steps(batch, first_step, rank, world), num_workers=workers,
         prefetch_factor=4 if workers else None, worker_init_fn=prepare_worker if workers else None,
+        generator=torch.Generator(),  # not the training's random numbers: a resumed one would see others
     )  # fmt: skip
     return _named(read(loader))
 

@@ -137,7 +137,7 @@ class RenderedData:
             return map(self.batch, indices())
         loader = torch.utils.data.DataLoader(
             _Work(self), batch_size=None, sampler=_Endless(indices), num_workers=workers, prefetch_factor=4,
-            worker_init_fn=prepare_worker,
+            worker_init_fn=prepare_worker, generator=torch.Generator(),
         )  # fmt: skip
         return read(loader)
 

@@ -103,7 +103,7 @@ class SpeechBatch:
 def of_corpus(
     stage: str,  # irfd, syncnet or speak
     rows: dict[str, Tensor],  # a batch of `clips.IrfdPairs`, `SyncWindows` or `SpeakWindows`
-    generator: torch.Generator | None = None,  # of the factor to exchange; None: pose where it has a true picture
+    factor: Tensor | None = None,  # [B] to exchange, where the pairs are not of one clip; default: any
 ) -> PairBatch | SyncBatch | WindowBatch:
     """A batch from a prepared corpus as the stage takes it. Poses are driven by the frames themselves.
 
@@ -112,7 +112,7 @@ def of_corpus(
     if stage == "irfd":
         source, target = to_model(rows["source"]), to_model(rows["target"])
         same_clip = rows["same_clip"].bool()
-        factor = torch.randint(len(FACTORS), (len(source),), generator=generator)
+        factor = torch.randint(len(FACTORS), (len(source),)) if factor is None else factor
         factor = torch.where(same_clip, FACTORS.index("pose"), factor)
         labels = [
             FrameLabels(

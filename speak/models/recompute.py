@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,21 +33,27 @@ def _forgetful(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., A
         lent = not all(isinstance(parameter, nn.Parameter) for parameter in block.parameters())
         if lent or not torch.is_grad_enabled():
             return forward(*arguments, **named)
-        contexts = (contextlib.nullcontext(), _statistics_kept(block))
+        contexts = (contextlib.nullcontext(), _StatisticsKept(block))
         return checkpoint(forward, *arguments, use_reentrant=False, context_fn=lambda: contexts, **named)
 
     return run
 
 
-@contextlib.contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Batch norms of `block` do not move their running statistics: they have seen this batch already."""
-    norms = [norm for norm in block.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+class _StatisticsKept(contextlib.AbstractContextManager):
+    """Batch norms of `block` do not move their running statistics: they have seen this batch already.
+
+    May be entered again: a second derivative computes the block once more.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        self.norms = [norm for norm in block.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+        self.before: list[list[tuple]] = []
+
+    def __enter__(self) -> None:
+        self.before.append([(norm.momentum, norm.num_batches_tracked) for norm in self.norms])
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before.pop(), strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count

@@ -8,6 +8,9 @@ and one fused pass. Weights are made ready once where no gradient is asked for.
 from __future__ import annotations
 
 import math
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,21 +69,27 @@ class MappingNetwork(nn.Module):
 
 
 class PackedCache:
-    """A layer's weight made ready for use without gradients, until the weight changes."""
+    """A layer's weight made ready for use without gradients, until the weight changes.
+
+    A change is seen by the parameter itself and its version. What is written through `weight.data` has no version:
+    that is not seen, but where a module is moved or cast (`ModulatedConvolution._apply`).
+    """
 
     def __init__(self) -> None:
         self.key: tuple | None = None
+        self.weight: Callable[[], Tensor | None] = lambda: None
         self.packed: ops.PackedWeight | None = None
 
     def get(self, weight: Tensor, gain: float, x: Tensor, up: int) -> ops.PackedWeight:
         dtype = x.dtype
-        key = (weight.data_ptr(), weight._version, weight.device, dtype, x.shape[2:])
-        if key != self.key:
+        version = 0 if weight.is_inference() else weight._version
+        key = (version, weight.data_ptr(), weight.dtype, weight.device, dtype, x.shape[2:])
+        if key != self.key or self.weight() is not weight:
             ready = (weight.detach() * gain).to(dtype)
             if _channels_last(ready.device, dtype):
                 ready = ready.contiguous(memory_format=torch.channels_last)
             self.packed = ops.pack_weight(ready, up, padding=1, flip_weight=up == 1, input_shape=tuple(x.shape))
-            self.key = key
+            self.key, self.weight = key, weakref.ref(weight)
         return self.packed
 
     def __deepcopy__(self, memo: dict) -> PackedCache:  # a copy of the module packs its own weight
@@ -115,7 +124,7 @@ class ModulatedConvolution(nn.Module):
         prescaled: bool = False,
     ) -> tuple[Tensor | None, Tensor | None]:
         """(y or its picture, y * next_styles), [B, C_out or 3, H, W]; see `speak.ops.modulated_layer`."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             weight = (self.weight * self.weight_gain).to(x.dtype)
         else:
             weight = self._cache.get(self.weight, self.weight_gain, x, self.up)
@@ -125,16 +134,20 @@ class ModulatedConvolution(nn.Module):
             next_styles=next_styles, plain=plain, rgb=rgb, prescaled=prescaled,
         )  # fmt: skip
 
+    def _apply(self, *args: Any, **keywords: Any) -> ModulatedConvolution:
+        self._cache = PackedCache()
+        return super()._apply(*args, **keywords)
+
 
 class ToRGB(nn.Module):
     """A level's contribution to the picture: modulated 1x1 convolution without demodulation."""
 
-    def __init__(self, in_channels: int, style_dim: int, image_channels: int = 3) -> None:
+    def __init__(self, in_channels: int, style_dim: int) -> None:
         super().__init__()
         self.affine = EqualizedLinear(style_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(image_channels, in_channels))
+        self.weight = nn.Parameter(torch.randn(3, in_channels))
         self.weight_gain = 1 / math.sqrt(in_channels)
-        self.bias = nn.Parameter(torch.zeros(image_channels))
+        self.bias = nn.Parameter(torch.zeros(3))
 
     def modulated(self, style: Tensor) -> Tensor:  # [B, style_dim] -> [B, 3, C]
         """The weight of each sample, for the layer below, which makes the picture [B, 3, H, W] without the bias."""

@@ -55,6 +55,7 @@ def bias_act(
     """
     bend = activation_numbers(act, alpha, gain, clamp)
     dim = _checked_dim(x, b, dim)
+    extension.check_devices(x, b=b)
     if not extension.use_compiled(x, "bias_act", _unsupported(act, bend)):
         return bias_act_ref(x, b, dim, act, alpha, gain, clamp)
     return torch.ops.speak.bias_act(x, as_vector(b, x), dim, *bend)

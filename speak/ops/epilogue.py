@@ -8,6 +8,7 @@ asked for (R1, path length), the backward is plain PyTorch, which is differentia
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def layer_epilogue(
     """
     arguments = (x, f, padding, demodulation, noise, bias, act, alpha, gain, clamp, next_styles, plain, rgb)
     bend = activation_numbers(act, alpha, gain, clamp)
-    _check(x, f, padding, demodulation, noise, bias, next_styles, plain, rgb)
+    check_operands(x, _size_after(x, f, padding), demodulation, noise, bias, next_styles, plain, rgb)
     unsupported = None if has_one_bend(act, bend) else f"activation {act} with these numbers is not compiled"
     if not extension.use_compiled(x, "layer_epilogue", unsupported):
         return layer_epilogue_ref(*arguments)
@@ -72,7 +73,7 @@ def to_rgb(
     y: Tensor,  # [N, C, H, W]
     rgb: Tensor,  # [N, 3, C]
 ) -> Tensor:
-    """A modulated 1x1 convolution without demodulation: [N, 3, H, W] in float32 (float64 for float64)."""
+    """A modulated 1x1 convolution without demodulation, computed in y's dtype: [N, 3, H, W] float32 (or float64)."""
     batch, _, height, width = y.shape
     rgb = rgb.to(y.dtype)
     if y.is_contiguous():
@@ -107,29 +108,46 @@ def layer_epilogue_ref(
     return y if plain else None, scaled
 
 
-def _check(
-    x: Tensor, f: Tensor | None, padding: tuple[int, int], demodulation: Tensor | None, noise: Tensor | None,
-    bias: Tensor | None, next_styles: Tensor | None, plain: bool, rgb: Tensor | None,
-) -> None:  # fmt: skip
+def _size_after(x: Tensor, f: Tensor | None, padding: Sequence[int]) -> tuple[int, ...]:
+    """The shape that the blur leaves of x's, or ValueError."""
     if x.ndim != 4 or not x.is_floating_point():
         raise ValueError(f"x must be floating point [N, C, H, W], not {x.dtype} {tuple(x.shape)}")
-    batch, channels, height, width = x.shape
-    if f is not None:
-        grown = [sum(padding) - size + 1 for size in (f.shape[0], f.shape[-1])]
-        height, width = height + grown[0], width + grown[1]
-        if height < 1 or width < 1:
-            raise ValueError(f"x {tuple(x.shape)} padded by {padding} is smaller than the filter {tuple(f.shape)}")
+    if f is None:
+        return tuple(x.shape)
+    if f.ndim not in (1, 2) or f.numel() == 0:
+        raise ValueError(f"f must be [taps] or [FH, FW], not {tuple(f.shape)}")
+    if not isinstance(padding, Sequence) or len(padding) != 2:
+        raise ValueError(f"padding must be two whole numbers, before and after, not {padding}")
+    height, width = (
+        size + sum(padding) - taps + 1 for size, taps in zip(x.shape[2:], (f.shape[0], f.shape[-1]), strict=True)
+    )
+    if height < 1 or width < 1:
+        raise ValueError(f"x {tuple(x.shape)} padded by {padding} is smaller than the filter {tuple(f.shape)}")
+    return (*x.shape[:2], height, width)
+
+
+def check_operands(
+    x: Tensor,  # gives the device
+    shape: tuple[int, ...],  # of y
+    demodulation: Tensor | None, noise: Tensor | None, bias: Tensor | None, next_styles: Tensor | None, plain: bool,
+    rgb: Tensor | None,
+) -> None:  # fmt: skip
+    """Raises ValueError where these do not fit y or x's device, or ask for nothing."""
+    batch, channels, height, width = shape
     for name, operand in (("demodulation", demodulation), ("next_styles", next_styles)):
         if operand is not None and operand.shape != (batch, channels):
-            raise ValueError(f"{name} must be {(batch, channels)} for x {tuple(x.shape)}, not {tuple(operand.shape)}")
+            raise ValueError(f"{name} must be {(batch, channels)} for y {shape}, not {tuple(operand.shape)}")
     if bias is not None and bias.shape != (channels,):
-        raise ValueError(f"bias must be {(channels,)} for x {tuple(x.shape)}, not {tuple(bias.shape)}")
+        raise ValueError(f"bias must be {(channels,)} for y {shape}, not {tuple(bias.shape)}")
     if noise is not None and noise.shape not in ((1, 1, height, width), (batch, 1, height, width)):
         raise ValueError(f"noise must be [1 or {batch}, 1, {height}, {width}], not {tuple(noise.shape)}")
     if not plain and next_styles is None:
         raise ValueError("nothing is asked for: plain=True or next_styles")
     if rgb is not None and (not plain or rgb.shape != (batch, 3, channels)):
-        raise ValueError(f"rgb must be {(batch, 3, channels)} for x {tuple(x.shape)}, with plain=True")
+        raise ValueError(f"rgb must be {(batch, 3, channels)} for y {shape}, with plain=True, not {tuple(rgb.shape)}")
+    extension.check_devices(
+        x, demodulation=demodulation, noise=noise, bias=bias, next_styles=next_styles, rgb=rgb
+    )  # fmt: skip
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -189,6 +207,11 @@ def _differentiable_backward(
 
 
 if not extension.LIBRARY.missing:
+
+    @torch.library.register_fake("speak::modulated_conv3x3")
+    def _(x, weight, styles, demodulation, noise, bias, next_styles, slope, gain, clamp, plain):  # noqa: ANN001, ANN202
+        y, scaled = (empty_in_layout_of(x, *x.shape[2:], weight.shape[1]) for _ in range(2))
+        return y if plain else x.new_empty([0]), scaled if next_styles is not None else x.new_empty([0])
 
     @torch.library.register_fake("speak::epilogue")
     def _(x, f, pad0, pad1, demodulation, noise, bias, next_styles, slope, gain, clamp, plain):  # noqa: ANN001, ANN202

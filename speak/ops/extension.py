@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from speak.errors import SpeakError
 
@@ -110,6 +111,13 @@ def why_not_compiled(device: torch.device, dtype: torch.dtype) -> str | None:
     return None if dtype in CUDA_DTYPES else f"{str(dtype).removeprefix('torch.')} is not compiled for CUDA"
 
 
+def check_devices(x: Tensor, **operands: Tensor | None) -> None:
+    """Raises ValueError for an operand on another device than x: kernels on CPU would not notice a meta tensor."""
+    for name, operand in operands.items():
+        if operand is not None and operand.device != x.device:
+            raise ValueError(f"{name} must be on the device of x, {x.device}, not on {operand.device}")
+
+
 def use_compiled(
     x: Tensor,
     operator: str,  # its public name, for messages
@@ -118,6 +126,8 @@ def use_compiled(
     """Whether `operator` runs compiled on x, by the setting. Raises SpeakError where `compiled` cannot be."""
     if _backend == "reference":
         return False
+    if getattr(forward_ad, "_current_level", -1) >= 0:  # kernels have no forward-mode derivatives
+        unsupported = "forward-mode derivatives are not compiled"
     reason = unsupported or why_not_compiled(x.device, x.dtype)
     if reason is None:
         return True

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from speak.ops import extension
 from speak.ops.bias_act import activation_numbers, as_vector, has_one_bend
-from speak.ops.epilogue import layer_epilogue, layer_epilogue_ref, to_rgb
+from speak.ops.epilogue import check_operands, layer_epilogue, layer_epilogue_ref, to_rgb
 from speak.ops.prepacked_conv import convolve_prepacked, prepacked_conv2d
 from speak.ops.upfirdn2d import filter_size, parse_padding, upfirdn2d, upfirdn2d_ref
 
@@ -62,7 +62,7 @@ def modulated_conv2d(
     x: Tensor,  # [N, C_in, H, W]
     weight: Tensor | PackedWeight,  # [C_out, C_in, kh, kw]
     styles: Tensor,  # [N, C_in]
-    noise: Tensor | None = None,  # [1 or N, 1, H', W'], added to the result
+    noise: Tensor | None = None,  # added to the result: [1 or N, 1, H', W'] or [H', W']
     up: int = 1,
     down: int = 1,
     padding: int | Sequence[int] = 0,  # of the up-sampled image
@@ -76,6 +76,8 @@ def modulated_conv2d(
     With one style a sample this is Eq. 1-3 of StyleGAN2 (Karras et al. 2020, Sec. 2.2). Differentiable to second
     order by x, weight, styles and noise. Raises ValueError for shapes that do not fit.
     """
+    if noise is not None and noise.ndim == 2:  # as others keep their constant noise
+        noise = noise[None, None]
     y, _ = modulated_layer(
         x, weight, styles, noise, up=up, down=down, padding=padding, resample_filter=resample_filter,
         demodulate=demodulate, flip_weight=flip_weight,
@@ -113,6 +115,10 @@ def modulated_layer(
     packed = weight if isinstance(weight, PackedWeight) else None
     raw = packed.weight if packed else weight
     pads = _checked(x, raw, styles, up, down, padding)
+    extension.check_devices(x, weight=raw, styles=styles, resample_filter=resample_filter)
+    if packed and raw.dtype != x.dtype:
+        raise ValueError(f"the packed weight is {raw.dtype} and x {x.dtype}: pack it in x's dtype")
+    raw = raw.to(x.dtype)
     bend = activation_numbers(act, alpha, gain, clamp)
     numbers = {"act": act, "alpha": alpha, "gain": gain, "clamp": clamp}
     if not extension.use_compiled(x, "modulated_conv2d"):
@@ -123,6 +129,7 @@ def modulated_layer(
         )  # fmt: skip
     demodulation = demodulation_of(styles, packed.squares if packed else _squares(raw)) if demodulate else None
     if packed and _takes_fused_kernel(x, packed, up, down, pads) and has_one_bend(act, bend):
+        check_operands(x, (x.shape[0], raw.shape[0], *x.shape[2:]), demodulation, noise, bias, next_styles, plain, rgb)
         with torch.no_grad():
             ones = styles.new_ones(styles.shape) if prescaled else styles
             y, scaled = torch.ops.speak.modulated_conv3x3(
@@ -154,6 +161,7 @@ def modulated_layer_ref(
         demodulation = demodulation_of(styles, _squares(weight)) if demodulate else None
         styles, demodulate = torch.ones_like(styles), False
     x = modulated_conv2d_ref(x, weight, styles, None, up, down, padding, resample_filter, demodulate, flip_weight)
+    check_operands(x, tuple(x.shape), demodulation, noise, bias, next_styles, plain, rgb)
     return layer_epilogue_ref(
         x, None, (0, 0), demodulation, noise, bias, act, alpha, gain, clamp, next_styles, plain, rgb
     )
@@ -228,7 +236,9 @@ def _convolve(
     """
     x0, x1, y0, y1 = pads
     if up == 1 and down == 1:
-        if len(set(pads)) > 1 or min(pads) < 0:
+        if min(pads) < 0:  # which may crop all of one side and pad the other
+            x, x0 = upfirdn2d(x, None, padding=pads), 0
+        elif len(set(pads)) > 1:
             x, x0 = functional.pad(x, [x0, x1, y0, y1]), 0
         return _bare_convolution(x, ready, 1, x0), None, (0, 0)
     before, after = _resampling_padding(f, up, down)

@@ -116,7 +116,7 @@ def _spread(f: Tensor, up: int) -> tuple[list[int], list[int]]:
 
 def parse_padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """(x before, x after, y before, y after) from the field's one, two or four numbers."""
-    values = [padding] * 4 if isinstance(padding, int) else list(padding)
+    values = list(padding) if isinstance(padding, Sequence) else [padding] * 4
     if len(values) == 2:
         values = [values[0], values[0], values[1], values[1]]
     if len(values) != 4 or not all(isinstance(value, int) for value in values):
@@ -140,6 +140,7 @@ def _checked(
         raise ValueError(f"x must be floating point [N, C, H, W], not {x.dtype} {tuple(x.shape)}")
     if f is not None and (f.ndim not in (1, 2) or f.numel() == 0 or f.dtype not in (torch.float32, x.dtype)):
         raise ValueError(f"f must be float32 [taps] or [FH, FW], not {f.dtype} {tuple(f.shape)}")
+    extension.check_devices(x, f=f)
     if not math.isfinite(gain):
         raise ValueError(f"gain must be finite, not {gain}")
     (up_x, up_y), (down_x, down_y) = _pair(up, "up"), _pair(down, "down")
@@ -188,10 +189,11 @@ if not extension.LIBRARY.missing:
     torch.library.register_autograd("speak::upfirdn2d", _backward, setup_context=_setup_context)
 
 
-def empty_in_layout_of(x: Tensor, height: int, width: int) -> Tensor:
-    """[N, C, height, width] in the memory format that a kernel gives its result for x."""
+def empty_in_layout_of(x: Tensor, height: int, width: int, channels: int | None = None) -> Tensor:
+    """[N, channels or x's, height, width] in the memory format that a kernel gives its result for x."""
     planar = dense(x).is_contiguous()
     memory_format = torch.contiguous_format if planar else torch.channels_last
     return torch.empty(
-        (x.shape[0], x.shape[1], height, width), dtype=x.dtype, device=x.device, memory_format=memory_format
-    )
+        (x.shape[0], channels or x.shape[1], height, width), dtype=x.dtype, device=x.device,
+        memory_format=memory_format,
+    )  # fmt: skip

@@ -22,6 +22,7 @@ from speak.train import audio, irfd, judge, syncnet
 from speak.train import speak as speak_stage
 from speak.train.data import stage_data
 from speak.train.grow import load_or_grow
+from speak.train.limits import check_settings
 from speak.train.loop import Interrupted, train
 from speak.train.processes import begin, end, rank_and_world, share_batch_norms, share_weights
 from speak.train.runs import Predecessors, StageFolder
@@ -100,8 +101,7 @@ def run_stage(
     if steps < 1 or batch < 1:
         raise SpeakError(f"--steps {steps} --batch {batch}: both are whole numbers from 1 on")
     rank, world = rank_and_world()
-    if batch % world:
-        raise SpeakError(f"--batch {batch} does not divide over {world} processes")
+    check_settings(config, name, batch, world)
     inputs = _Inputs(out, sources or {}, vgg)
     config = inputs.fitted(name, config)
     torch.manual_seed(config.train.seed)

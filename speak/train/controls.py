@@ -38,7 +38,9 @@ def fit_controls(irfd: IRFD, batches: Iterable[PairBatch]) -> None:
     except SpeakError:  # no neutral faces: the weights will refuse emotions by name, and say so
         pass
     if poses:
-        _fit_mapper(irfd, torch.cat(poses), torch.cat(pose_codes))
+        known = torch.cat(poses).isfinite().all(1)  # a corpus may know the poses of some clips only
+        if known.any():
+            _fit_mapper(irfd, torch.cat(poses)[known], torch.cat(pose_codes)[known])
 
 
 def _fit_mapper(irfd: IRFD, poses: torch.Tensor, codes: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ from speak.datasets.rendered import RenderedData, fresh, synthetic_seed
 from speak.datasets.stage_batches import moved, of_corpus
 from speak.errors import SpeakError
 from speak.media.prepared import PreparedCorpus
+from speak.models.codes import FACTORS
 from speak.train.loop import Data
 from speak.train.processes import rank_and_world
 
@@ -77,7 +78,9 @@ def _corpus(stage: str, folder: str, config: Config, batch: int, device: torch.d
         windows = _CORPUS[stage](corpus, config.clips, config.train.seed, split)
         share = size // shard[1]
         for offset, rows in enumerate(corpus_batches(windows, size, first_step, *shard, workers)):
-            found = _shrunk(of_corpus(stage, rows, torch.Generator().manual_seed(first_step + offset)), factor)
+            # Drawn for the whole batch, so that a sample's is the same however many processes share it.
+            drawn = torch.randint(len(FACTORS), (size,), generator=torch.Generator().manual_seed(first_step + offset))
+            found = _shrunk(of_corpus(stage, rows, drawn[shard[0] * share :][:share]), factor)
             first = (first_step + offset) * size + shard[0] * share
             found.number = torch.arange(first, first + share)
             yield moved(found, device)

@@ -121,7 +121,7 @@ class _Step:
             made, true = self._compared(batch, found)
             terms |= perceptual_terms(self.features, made, true, self.weights, self.config.perceptual)
         waiting = (*(CODE_LOSSES if early else ()), *(PERCEPTUAL_LOSSES if blurred else ()))
-        terms |= dict.fromkeys(waiting, lambda: found.source.pose.new_zeros(()))
+        terms |= dict.fromkeys(waiting, lambda: found.source.pose.sum() * 0)
         return losses.compute(terms, self.weights)
 
     def judge(self, batch: PairBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
@@ -171,8 +171,9 @@ class _Step:
             return found.source.pose.sum() * 0
         mapper, reader = self.irfd.pose_mapper, self.irfd.pose_reader
         true = (torch.cat(labels) - mapper.centre) / mapper.spread
-        error = (reader(torch.cat([found.source.pose, found.target.pose])).float() - true).square().mean(1)
-        return torch.where(true.isfinite().all(1), error, 0.0).mean()  # a corpus may know the poses of some clips only
+        known = true.isfinite().all(1, keepdim=True)  # a corpus may know the poses of some clips only
+        read = reader(torch.cat([found.source.pose, found.target.pose])).float()
+        return ((read - torch.where(known, true, 0.0)) * known).square().mean()
 
     def picture(self, batch: PairBatch) -> Tensor:
         """Rows of S, T, self S, A beside the true A, B beside the true B."""

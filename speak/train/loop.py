@@ -23,7 +23,7 @@ from speak.config import Config, to_dict
 from speak.errors import SpeakError
 from speak.train.averages import Averages
 from speak.train.journal import save_picture, save_plot
-from speak.train.processes import mean_over_processes, rank_and_world, share_gradients
+from speak.train.processes import anywhere, check_same_step, mean_over_processes, rank_and_world, share_gradients
 from speak.train.runs import StageFolder
 from speak.train.stage import Phase, Stage
 
@@ -62,6 +62,7 @@ def train(
     rank, world = rank_and_world()
     training = Training(stage, name, config, folder, steps, device, dtype)
     training.resume()
+    check_same_step(training.step, folder.path, device)
     averages = training.averages
     held_out: list[Any] | None = None
     figures: dict[str, float] = {}
@@ -89,7 +90,9 @@ def train(
                 if rank == 0:
                     folder.write_log(row)
                 totals, counted, waited, began = {}, 0, 0.0, time.monotonic()
-            stop = asked() or last
+            stop = anywhere(asked(), device) or last
+            if stop and not last and rank == 0:
+                training.save()  # before anything that takes long: who asked may not wait
             if training.step % config.train.check_every == 0 or last:
                 held_out = held_out if held_out is not None else list(data.held_out())
                 figures = training.look(held_out, rank)
@@ -99,7 +102,7 @@ def train(
                 with averages.in_use():
                     stage.finish(data.train(steps))
                     averages.take()
-            if rank == 0 and (training.step % config.train.save_every == 0 or stop):
+            if rank == 0 and (last or not stop and training.step % config.train.save_every == 0):
                 training.save()
             if stop and not last:
                 raise Interrupted(f"stopped at step {training.step} of {steps}, all saved: the same command goes on")
@@ -207,10 +210,16 @@ class Training:
             if key not in content["models"]:
                 raise SpeakError(f"{path}: has no '{key}': use the same --set as before, or another --out")
             checkpoint.load_into(network, content["models"][key], path)
-        for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+        try:
+            for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+        except ValueError:
+            raise SpeakError(
+                f"{path}: trained other networks or parameters: use the same --set as before, or another --out"
+            ) from None
         for scaler, state in zip(self.scalers, content["scalers"], strict=True):
-            scaler.load_state_dict(state)
+            if state:  # that of a training which had no float16 is empty
+                scaler.load_state_dict(state)
         self.averages.load(content["averages"])
         torch.set_rng_state(content["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in content["random"]:

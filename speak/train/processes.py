@@ -65,6 +65,28 @@ def share_weights(networks: list[nn.Module]) -> None:
                 distributed.broadcast(value, 0)
 
 
+def anywhere(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is set in any process: what one is asked for, such as to stop, all do at the same step."""
+    if rank_and_world()[1] < 2:
+        return flag
+    found = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return bool(found)
+
+
+def check_same_step(step: int, folder: object, device: torch.device) -> None:
+    """Raises SpeakError, in every process, where not all go on from the same step."""
+    if rank_and_world()[1] < 2:
+        return
+    ends = torch.tensor([step, -step], device=device)
+    distributed.all_reduce(ends, distributed.ReduceOp.MAX)
+    most, least = int(ends[0]), -int(ends[1])
+    if most != least:
+        raise SpeakError(
+            f"{folder}: processes would go on from steps {least} to {most}: --out must be one folder for all machines"
+        )
+
+
 @torch.no_grad()
 def share_gradients(parameters: list[nn.Parameter]) -> None:
     """Gradients become their mean over the processes. A parameter without one anywhere stays without."""

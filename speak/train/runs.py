@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from speak import checkpoint
 from speak.errors import SpeakError
 from speak.media.files import whole_file, write_error
+from speak.train.processes import rank_and_world
 
 WEIGHTS = "weights.pt"  # averaged weights without optimizers: what later stages, `animate` and `evaluate` take
 _CHECKPOINT = re.compile(r"checkpoint-(\d{9})\.pt")
@@ -26,9 +28,15 @@ class StageFolder:
         self.log = self.path / "log.jsonl"
 
     def make(self) -> None:
-        """Creates the folder. Raises SpeakError where the system refuses."""
+        """Creates the folder, and removes what a training left that was killed while it saved.
+
+        Raises SpeakError where the system refuses.
+        """
         try:
             self.pictures.mkdir(parents=True, exist_ok=True)
+            if rank_and_world()[0] == 0:
+                for left in self.path.glob(".checkpoint-*.part"):
+                    left.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(self.path, error) from None
 
@@ -38,14 +46,23 @@ class StageFolder:
         return sorted(found)
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest checkpoint, or None. Raises SpeakError for a damaged one and for one of another stage."""
+        """The newest checkpoint, or None. Where it is damaged, the one before it, and a line that says so.
+
+        Raises SpeakError where none can be read, and for one of another stage.
+        """
         found = self.checkpoints()
-        if not found:
-            return None
-        content = checkpoint.load(found[-1])
-        if content["stage"] != self.stage:
-            raise SpeakError(f"{found[-1]}: holds stage {content['stage']}, not {self.stage}: choose another --out")
-        return found[-1], content
+        for path in reversed(found):
+            try:
+                content = checkpoint.load(path)
+            except SpeakError as error:
+                if path == found[0]:
+                    raise
+                print(f"note: {error}; trying the checkpoint before it", file=sys.stderr)
+                continue
+            if content["stage"] != self.stage:
+                raise SpeakError(f"{path}: holds stage {content['stage']}, not {self.stage}: choose another --out")
+            return path, content
+        return None
 
     def save(self, content: Mapping[str, Any], weights: Mapping[str, Any], keep: int) -> Path:
         """Writes a checkpoint and the weights, each whole or not at all; removes all but the newest `keep`."""

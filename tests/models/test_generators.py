@@ -9,6 +9,7 @@ from speak.config import preset
 from speak.losses import path_length_penalty
 from speak.models.codes import Codes
 from speak.models.generators import DisentanglementGenerator, GlobalGenerator, LevelMLP
+from speak.models.stylegan2 import ModulatedConvolution
 from tests.tolerances import assert_close
 
 TINY = preset("tiny")
@@ -117,3 +118,32 @@ def test_every_parameter_of_a_generator_learns(which: int) -> None:
     frames.square().mean().backward()
     for name, parameter in generator.named_parameters():
         assert parameter.grad.isfinite().all() and parameter.grad.abs().max() > 0, name
+
+
+def test_a_weight_made_ready_is_made_anew_when_the_weight_changes() -> None:
+    torch.manual_seed(0)
+    layer, x, scales = ModulatedConvolution(16, 16, 8), torch.randn(1, 16, 8, 8), torch.ones(1, 16)
+
+    def agree() -> None:
+        with torch.no_grad():
+            ready = layer(x, scales)[0]
+        assert_close(ready, layer(x, scales)[0])  # where gradients are wanted nothing is kept
+
+    agree()
+    with torch.no_grad():
+        layer.weight.mul_(-1)
+    agree()
+    layer.load_state_dict({name: torch.randn_like(value) for name, value in layer.state_dict().items()})
+    agree()
+    layer.bfloat16().float()
+    agree()
+
+    def with_weight(seed: int) -> torch.Tensor:  # temporary, so its memory is used again
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return torch.func.functional_call(layer, {"weight": torch.randn(16, 16, 3, 3)}, (x, scales))[0]
+
+    first = [with_weight(seed) for seed in range(4)]
+    assert all(not torch.equal(a, b) for a, b in zip(first[:-1], first[1:], strict=True))
+    with torch.inference_mode():
+        ModulatedConvolution(16, 16, 8)(x, scales)

@@ -77,6 +77,8 @@ def test_nan_and_infinity_pass_through(backend: str) -> None:
         y = ops.bias_act(x.to(dtype), act="lrelu")
         assert y.isnan().sum() == 15 and y[0, 1] == float("inf") and y[0, 2] == -float("inf")
         assert ops.bias_act(x.to(dtype), act="lrelu", clamp=2).isnan().sum() == 15
+        y = ops.bias_act(x.to(dtype), act="relu")
+        assert y.isnan().sum() == 15 and y[0, 1] == float("inf") and y[0, 2] == 0
 
 
 def test_an_empty_batch_gives_an_empty_batch(backend: str) -> None:

@@ -170,6 +170,9 @@ def test_random_layers_agree_with_the_reference(compiled: None) -> None:
         ({"up": 0}, "at least 1"),
         ({"weight": torch.randn(4, 3, 11, 11)}, "smaller than the kernel"),
         ({"padding": -4}, "smaller than the kernel"),
+        ({"padding": 1.0}, "whole numbers"),
+        ({"weight": torch.empty(4, 3, 3, 3, device="meta")}, "weight must be on the device"),
+        ({"noise": torch.empty(1, 1, 8, 8, device="meta")}, "noise must be on the device"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(changes: dict, words: str, backend: str) -> None:
@@ -181,6 +184,53 @@ def test_what_does_not_fit_is_refused_in_words(changes: dict, words: str, backen
     }
     with pytest.raises((ValueError, RuntimeError), match=words):
         ops.modulated_conv2d(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"rgb": torch.ones(1, 3, 16)}, "rgb must be"),
+        ({"rgb": torch.ones(3, 16)}, "rgb must be"),
+        ({"rgb": torch.ones(2, 3, 16), "plain": False, "next_styles": torch.ones(2, 16)}, "plain=True"),
+        ({"plain": False}, "nothing is asked for"),
+        ({"next_styles": torch.ones(1, 16)}, "next_styles must be"),
+        ({"bias": torch.ones(1)}, "bias must be"),
+        ({"rgb": torch.empty(2, 3, 16, device="meta")}, "rgb must be on the device"),
+        ({"bias": torch.empty(16, device="meta")}, "bias must be on the device"),
+    ],
+)
+def test_a_layer_refuses_what_does_not_fit_on_every_path(changes: dict, words: str, backend: str) -> None:
+    x, w, s = torch.randn(2, 8, 4, 4), torch.randn(16, 8, 3, 3), torch.ones(2, 8)
+    with torch.no_grad(), pytest.raises(ValueError, match=words):
+        ops.modulated_layer(x, w, s, padding=1, **changes)
+
+
+def test_weights_and_noise_as_other_code_passes_them(backend: str) -> None:
+    torch.manual_seed(0)
+    x, w, s, noise = torch.randn(2, 8, 6, 5), torch.randn(4, 8, 3, 3) / 8, torch.randn(2, 8), torch.randn(6, 5)
+    expected = ops.modulated_conv2d_ref(x.double(), w.double(), s.double(), padding=1) + noise
+    assert_close(ops.modulated_conv2d(x, w, s, noise, padding=1), expected, torch.float32)
+    half = x.bfloat16()  # with float32 parameters
+    expected = ops.modulated_conv2d_ref(half.double(), w.double(), s.double(), noise.double(), padding=1)
+    result = ops.modulated_conv2d(half, w, s, noise, padding=1)
+    assert result.dtype == torch.bfloat16
+    assert_close(result, expected, torch.bfloat16)
+    packed = ops.pack_weight(w, padding=1)
+    with torch.no_grad(), pytest.raises(ValueError, match="packed weight is"):
+        ops.modulated_layer(half, packed, s, padding=1)
+
+
+@pytest.mark.parametrize("padding", [[-4, 3, 0, 0], [0, 0, -6, 4], -1, [-2, 0, 1, -1]])
+def test_negative_padding_crops(padding: int | list[int], backend: str) -> None:
+    torch.manual_seed(0)
+    x, w, s = torch.randn(2, 3, 6, 5), torch.randn(4, 3, 1, 1), torch.randn(2, 3)
+    x0, x1, y0, y1 = [padding] * 4 if isinstance(padding, int) else padding
+    wide = torch.zeros(2, 3, 26, 25)
+    wide[:, :, 10:16, 10:15] = x
+    cropped = wide[:, :, 10 - y0 : 16 + y1, 10 - x0 : 15 + x1]
+    demodulated = torch.nn.functional.normalize(w[None, :, :, 0, 0] * s[:, None], dim=2)
+    expected = torch.einsum("noc,nchw->nohw", demodulated, cropped)
+    assert_close(ops.modulated_conv2d(x, w, s, padding=padding), expected, torch.float32)
 
 
 def test_the_kernel_itself_refuses_what_the_front_would(compiled: None) -> None:

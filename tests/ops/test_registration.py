@@ -84,6 +84,37 @@ def test_meta_tensors_have_the_shape_of_the_result() -> None:
     assert y.device.type == "meta" and y.shape == (2, 6, 16, 16)
 
 
+def test_the_fused_convolution_of_cuda_has_a_shape_on_meta() -> None:
+    x, w, s = (torch.empty(*shape, dtype=torch.float16, device="meta") for shape in ((2, 8, 6, 5), (9, 16, 8), (2, 8)))
+    for plain, styles in ((True, None), (False, s[:, :1].expand(2, 16)), (True, s[:, :1].expand(2, 16))):
+        results = torch.ops.speak.modulated_conv3x3(x, w, s, None, None, None, styles, 0.2, 1.0, -1.0, plain)
+        assert [tuple(r.shape) for r in results] == [(2, 16, 6, 5) if f else (0,) for f in (plain, styles is not None)]
+
+
+def test_a_generator_compiles_as_one_graph_and_sees_new_weights() -> None:
+    torch.manual_seed(0)
+    generator = Generator(16, 8, channel_base=256, channel_max=16).eval()
+    styles = torch.randn(2, generator.num_styles, 8)
+    compiled = torch.compile(generator, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        for _ in range(2):
+            assert_close(compiled(styles), generator(styles))
+            for parameter in generator.parameters():
+                parameter.mul_(1.1)
+
+
+def test_forward_mode_derivatives_are_those_of_the_reference() -> None:
+    torch.manual_seed(0)
+    x, v = torch.randn(2, 2, 16, 4, 4).double().contiguous(memory_format=torch.contiguous_format)
+    rgb = torch.randn(2, 3, 16).double()
+    for function in (
+        lambda q: ops.layer_epilogue(q, rgb=rgb)[0], lambda q: ops.bias_act(q, act="lrelu"),
+        lambda q: ops.upfirdn2d(q, FILTER, up=2, padding=3),
+    ):  # fmt: skip
+        _, actual = torch.func.jvp(function, (x,), (v,))
+        assert_close(actual, (function(x + 1e-6 * v) - function(x - 1e-6 * v)) / 2e-6, torch.float32)
+
+
 def test_a_generator_is_built_and_run_under_a_default_meta_device() -> None:
     with torch.device("meta"):
         generator = Generator(16, 8, channel_base=64, channel_max=8)

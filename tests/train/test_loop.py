@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -149,6 +150,73 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_pat
     for alone, shared in zip(*curves, strict=True):
         for key in ("identity", "classification", "pose", "emotion", "self", "cross", "angles"):
             assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-5), (alone["step"], key)
+
+
+def test_processes_that_share_no_folder_are_refused_when_they_go_on(tmp_path: Path) -> None:
+    def both(steps: str) -> list[tuple[int, str]]:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.getsockname()[1]), "WORLD_SIZE": "2"}
+        started = [
+            subprocess.Popen(command(tmp_path / str(rank), "--steps", steps), env=quiet() | place | {"RANK": str(rank)},
+                             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+            for rank in (0, 1)
+        ]  # fmt: skip
+        return [(process.returncode, errors) for process in started for errors in [process.communicate(timeout=240)[1]]]
+
+    assert [code for code, _ in both("2")] == [0, 0]
+    for code, errors in both("4"):
+        assert code == 2 and "one folder for all machines" in errors and "Traceback" not in errors
+
+
+def test_a_resumed_training_draws_the_random_numbers_that_it_would_have_drawn(tmp_path: Path) -> None:
+    config = small(train__decay=0.0, train__workers=1, model__audio__dropout=0.1)
+    train(tmp_path / "whole", steps=4, config=config)
+    train(tmp_path / "pieces", steps=2, config=config)
+    train(tmp_path / "pieces", steps=4, config=config)
+    whole, pieces = newest(tmp_path / "whole" / "audio"), newest(tmp_path / "pieces" / "audio")
+    assert same(whole["models"], pieces["models"]) and same(whole["random"], pieces["random"])
+
+
+def test_other_losses_in_the_same_folder_are_refused_in_one_line(tmp_path: Path) -> None:
+    train(tmp_path, "irfd", 1, config=small(irfd__weight_adversarial=0.1))
+    with pytest.raises(SpeakError, match="same --set as before"):
+        train(tmp_path, "irfd", 2)
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path, capsys) -> None:
+    config = small(train__decay=0.0, train__save_every=1)
+    train(tmp_path, steps=3, config=config)
+    expected = newest(tmp_path / "audio")
+    path = sorted((tmp_path / "audio").glob("checkpoint-*.pt"))[-1]
+    path.write_bytes(path.read_bytes()[:1000])
+    left = path.with_name(f".{path.name}.1.part")
+    left.touch()
+    train(tmp_path, steps=3, config=config)
+    assert "trying the checkpoint before it" in capsys.readouterr().err and not left.exists()
+    assert same(newest(tmp_path / "audio")["models"], expected["models"])
+
+
+@pytest.mark.parametrize(
+    "stage, changes, words",
+    [
+        ("audio", {"train__log_every": 0}, "train.log_every=0: must be 1 or more"),
+        ("audio", {"train__validation": 0}, "train.validation=0"),
+        ("audio", {"train__beta1": 1.5}, "train.beta1=1.5: must be less than 1"),
+        ("audio", {"train__workers": -1}, "train.workers=-1"),
+        ("irfd", {"rendered__uses": 0}, "rendered.uses=0"),
+        ("irfd", {"rendered__identities": 1}, "rendered.identities=1"),
+        ("irfd", {"model__image_size": 100}, "power of two"),
+        ("syncnet", {"rendered__frames": 4}, "SyncNet's windows have 5"),
+        ("judge", {"train__accumulate": 4}, "two frames of each person"),
+    ],
+)
+def test_settings_that_no_training_can_have_are_refused_in_one_line(
+    stage: str, changes: dict, words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpeakError, match=words):
+        train(tmp_path, stage, config=small(**changes))
+    assert not any(tmp_path.iterdir())
 
 
 def test_batch_norms_are_shared_by_processes_on_cuda_and_keep_their_weights(monkeypatch) -> None:

@@ -6,19 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from speak import checkpoint, losses
+from speak import checkpoint, losses, ops
 from speak.checkpoint import load_into
 from speak.config import PRESETS, from_dict, preset
 from speak.datasets.rendered import RenderedData, fresh
 from speak.errors import SpeakError
 from speak.models.codes import Codes
+from speak.models.recompute import recompute_blocks
 from speak.models.speak import Speak
 from speak.train.command import STAGES, _Inputs, run_stage
+from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
 from speak.train.grow import load_or_grow
 from speak.train.stage import Stage, noise_maps
 from speak.train.warm_start import irfd_from_speak
 from tests.small_training import small
+from tests.tolerances import assert_close
 
 CPU = torch.device("cpu")
 
@@ -299,3 +302,42 @@ def test_syncnet_is_held_to_shifts_that_an_untrained_net_does_not_find(tmp_path:
     assert figures["within_a_frame_percent"] < 50 and figures["contrastive"] > 0
     with torch.no_grad():
         assert "confidence" not in stage.validate([batch("syncnet")])  # five frames: no shift to look for
+
+
+@pytest.mark.parametrize("off", [{}, {"irfd__weight_perceptual": 1.0}])
+def test_irfd_with_nothing_to_learn_yet_waits_for_its_losses(off: dict, trained: Path) -> None:
+    names = ("self", "cross", "classification", "angles")
+    bare = {f"irfd__weight_{name}": 0.0 for name in names} | {"irfd__code_losses_from": 0.5} | off
+    stage = build("irfd", trained, **bare, irfd__perceptual_from=0.5)
+    losses.total_loss(stage.phases[0].losses(batch("irfd"), {"progress": 0.0}), stage.phases[0].weights).backward()
+
+
+def test_poses_that_are_known_of_some_people_only_teach_by_those(tmp_path: Path) -> None:
+    stage, samples = build("irfd", tmp_path), batch("irfd")
+    samples.source_labels.pose[0] = float("nan")
+    found = stage.phases[0].losses(samples, {})
+    losses.total_loss(found, stage.phases[0].weights).backward()
+    assert found["angles"] > 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in stage.phases[0].parameters)
+    irfd = stage.networks["irfd"]
+    fit_controls(irfd, [samples])
+    assert irfd.pose_mapper.fitted and all(p.isfinite().all() for p in irfd.pose_mapper.parameters())
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_second_derivatives_go_through_blocks_that_are_computed_again(backend: str, trained: Path) -> None:
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        stage = build("speak", trained, speak__weight_path_length=0.1)
+        if again:
+            recompute_blocks(stage.networks["speak"])
+        with ops.backend(backend):
+            torch.manual_seed(1)
+            loss = stage.phases[0].losses(batch("speak"), {})["path_length"]
+            loss.backward()
+        found.append([p.grad for p in stage.phases[0].parameters])
+    for one, two in zip(*found, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None:
+            assert_close(two, one)
