@@ -23,10 +23,12 @@ from torch.nn import functional
 
 from speak import allocator, ops
 from speak.bench import median_ms
-from speak.models.stylegan2 import BLUR, Generator
+from speak.models.stylegan2 import BLUR, Generator, ModulatedConvolution
 
 ROTATION = 288 << 20  # bytes
 SHAPES = ((1, 64, 256, 256), (4, 256, 128, 128), (1, 512, 32, 32))
+LAYER = (128, 128, 128)  # channels, height, width of the modulated layer
+GENERATOR = (256, 512, 16384, 512)  # picture, style, channel base, most channels
 SECONDS = 1.0  # for a figure; slower calls are repeated three times
 CHILD = "SPEAK_BENCH_CHILD"
 
@@ -61,7 +63,10 @@ def _measure_here(
             for row in _operators(device, shape, dtype, 5 if arguments.quick else 15, only)
         ],
         f"256x256, channel base 16384{where} (ms; ratio = ours / bare convolutions)": [
-            row for batch in (1, 4) for row in _generator(device, batch, dtypes, 3 if arguments.quick else 9, only)
+            row
+            for batch in (1, 4)
+            for rows in (_layer, _generator)
+            for row in rows(device, batch, dtypes, 3 if arguments.quick else 9, only)
         ],
     }
     return {title: rows for title, rows in tables.items() if rows}
@@ -98,7 +103,7 @@ def _operators(
     x = Rotation(image(*shape))
     wider = Rotation(image(batch, channels, height + 1, width + 1))
     bias, demodulation, styles = vector(channels), vector(batch, channels), vector(batch, channels)
-    noise = torch.randn(1, 1, height, width, device=device)
+    noise, rgb = torch.randn(1, 1, height, width, device=device), torch.randn(batch, 3, channels, device=device)
     taps = ops.setup_filter(BLUR, separable=True, device=device)
     blur = taps.flip(0) * 2
 
@@ -125,6 +130,14 @@ def _operators(
         ),
         "epilogue, both results": (
             lambda: ops.layer_epilogue(x.next(), None, (0, 0), demodulation, noise, bias, next_styles=styles), 1, 2,
+        ),
+        "epilogue forward+backward": (
+            forward_backward(lambda v: ops.layer_epilogue(v, None, (0, 0), demodulation, noise, bias)[0]), 3, 2,
+        ),
+        "epilogue to a picture": (
+            lambda: ops.layer_epilogue(x.next(), None, (0, 0), demodulation, noise, bias, next_styles=styles, rgb=rgb),
+            1,
+            1,
         ),
         "blur + epilogue": (
             lambda: ops.layer_epilogue(
@@ -174,6 +187,37 @@ def _copies(x: Rotation, halves: int, device: torch.device) -> Callable[[], None
     return call
 
 
+def _layer(
+    device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...], repeats: int, only: str
+) -> list[dict[str, Any]]:
+    """A whole layer: modulated convolution and epilogue, with a weight made ready."""
+    what = f"modulated_layer {'x'.join(map(str, LAYER))}"
+    if only not in what:
+        return []
+    channels, height, width = LAYER
+    torch.manual_seed(0)
+    layer = ModulatedConvolution(channels, channels, 512).to(device)
+    scales = torch.rand(batch, channels, device=device) + 0.5
+    noise = torch.randn(1, 1, height, width, device=device)
+    timed = _timer(device, repeats)
+    rows: list[dict[str, Any]] = []
+    for dtype in dtypes:
+        x = torch.randn(batch, channels, height, width, device=device).to(dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+
+        def call(x: Tensor = x) -> None:
+            layer(x, scales, noise, scales, plain=False)
+
+        with torch.no_grad():
+            ours = timed(call, SECONDS)
+            with ops.backend("reference"):
+                reference = timed(call, SECONDS)
+            bare = timed(_bare([(layer, (height, width))], batch, dtype, device), SECONDS)
+        usual = rows[0]["reference"] if rows else reference
+        rows.append(_generator_row(what, batch, dtype, ours, reference, bare, usual))
+    return rows
+
+
 def _generator(
     device: torch.device, batch: int, dtypes: tuple[torch.dtype, ...], repeats: int, only: str
 ) -> list[dict[str, Any]]:
@@ -181,8 +225,8 @@ def _generator(
     if not training:  # which holds the other's name
         return []
     torch.manual_seed(0)
-    generator = Generator(256, 512, 16384, 512).to(device).eval()
-    styles = torch.randn(batch, generator.num_styles, 512, device=device)
+    generator = Generator(*GENERATOR).to(device).eval()
+    styles = torch.randn(batch, generator.num_styles, generator.style_dim, device=device)
     noise = [torch.randn(1, 1, *shape, device=device) for shape in generator.noise_shapes]
     for convolution in generator.convolutions:
         torch.nn.init.constant_(convolution.noise_strength, 0.1)
@@ -197,7 +241,7 @@ def _generator(
         # What those have who have nothing else; float32 comes first.
         usual = rows[0]["reference"] if rows else reference
         rows.append(_generator_row("generator", batch, dtype, ours, reference, bare, usual))
-    target = torch.randn(batch, 3, 256, 256, device=device)
+    target = torch.randn(batch, 3, generator.image_size, generator.image_size, device=device)
 
     def train() -> None:
         generator.zero_grad(set_to_none=True)
@@ -224,8 +268,15 @@ def _bare_convolutions(
     generator: Generator, batch: int, dtype: torch.dtype, device: torch.device
 ) -> Callable[[], None]:
     """The generator's convolutions alone, weights made ready, each on an input of its own."""
+    return _bare(list(zip(generator.convolutions, generator.noise_shapes, strict=True)), batch, dtype, device)
+
+
+def _bare(
+    convolutions: list[tuple[ModulatedConvolution, tuple[int, int]]],  # with the size of what comes out
+    batch: int, dtype: torch.dtype, device: torch.device,
+) -> Callable[[], None]:  # fmt: skip
     calls = []
-    for convolution, (height, width) in zip(generator.convolutions, generator.noise_shapes, strict=True):
+    for convolution, (height, width) in convolutions:
         up = convolution.up
         x = torch.randn(batch, convolution.weight.shape[1], height // up, width // up, device=device).to(dtype)
         memory_format = torch.contiguous_format
