@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -76,6 +77,8 @@ def _corpus(stage: str, folder: str, config: Config, batch: int, device: torch.d
 
     def read(split: str, first_step: int, size: int, shard: tuple[int, int], workers: int) -> Iterator[Any]:
         windows = _CORPUS[stage](corpus, config.clips, config.train.seed, split)
+        for line in windows.messages if rank == 0 else ():
+            print(f"note: {folder}, split {split}: {line}", file=sys.stderr)
         share = size // shard[1]
         for offset, rows in enumerate(corpus_batches(windows, size, first_step, *shard, workers)):
             # Drawn for the whole batch, so that a sample's is the same however many processes share it.
@@ -90,6 +93,8 @@ def _corpus(stage: str, folder: str, config: Config, batch: int, device: torch.d
 
     def held_out() -> list[Any]:
         split = "val" if any(clip.split == "val" for clip in corpus.clips) else "train"
+        if split == "train" and rank == 0:
+            print(f"note: {folder} has no split val: held-out figures are of people it is trained on", file=sys.stderr)
         count = min(16, config.train.validation)
         return list(islice(read(split, 0, count, (0, 1), 0), max(1, config.train.validation // count)))
 

@@ -303,6 +303,17 @@ def test_bad_data_is_refused_in_one_line(tmp_path: Path) -> None:
         run_stage("judge", small(), str(empty), tmp_path / "run", CPU, steps=1, batch=2)
 
 
+def test_a_corpus_says_what_it_is_too_small_for(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "people"
+    subprocess.run([sys.executable, "-m", "speak", "synth", "--out", str(folder), "--identities", "1", "--clips", "2",
+                    "--size", "32", "--seconds", "2", "--workers", "1"], check=True, env=quiet(), capture_output=True)
+    index = folder / "index.jsonl"
+    index.write_text(re.sub(r'"split": "\w+"', '"split": "train"', index.read_text()))
+    run_stage("irfd", small(), str(folder), tmp_path / "run", CPU, steps=1, batch=4)
+    said = capsys.readouterr().err
+    assert "one person only" in said and "no split val: held-out figures are of people it is trained on" in said
+
+
 def test_a_batch_is_divided_with_both_halves_of_its_pairs() -> None:
     import dataclasses
 
