@@ -152,17 +152,38 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_pat
             assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-5), (alone["step"], key)
 
 
+def two_processes(folders: list[Path], *more: str, **changes: object) -> list[subprocess.Popen]:
+    """As torchrun starts them, each with a folder of its own where they differ."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.getsockname()[1]), "WORLD_SIZE": "2"}
+    return [
+        subprocess.Popen(command(folder, *more, **changes), env=quiet() | place | {"RANK": str(rank)},
+                         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for rank, folder in enumerate(folders)
+    ]  # fmt: skip
+
+
+def ends(started: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    errors = [process.communicate(timeout=240)[1] for process in started]
+    return [(process.returncode, text) for process, text in zip(started, errors, strict=True)]
+
+
+def test_what_one_process_is_asked_all_do_at_the_same_step(tmp_path: Path) -> None:
+    started = two_processes([tmp_path, tmp_path], "--steps", "100000", train__save_every=100000)
+    log, begun = tmp_path / "audio" / "log.jsonl", time.monotonic()
+    while not log.exists() or log.stat().st_size == 0:
+        time.sleep(0.05)
+        assert all(process.poll() is None for process in started) and time.monotonic() - begun < 240
+    started[1].send_signal(signal.SIGTERM)  # which does not save: process 0 does
+    for code, errors in ends(started):
+        assert code == 130 and "all saved" in errors and "Traceback" not in errors
+    assert newest(tmp_path / "audio")["step"] > 0
+
+
 def test_processes_that_share_no_folder_are_refused_when_they_go_on(tmp_path: Path) -> None:
     def both(steps: str) -> list[tuple[int, str]]:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.getsockname()[1]), "WORLD_SIZE": "2"}
-        started = [
-            subprocess.Popen(command(tmp_path / str(rank), "--steps", steps), env=quiet() | place | {"RANK": str(rank)},
-                             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-            for rank in (0, 1)
-        ]  # fmt: skip
-        return [(process.returncode, errors) for process in started for errors in [process.communicate(timeout=240)[1]]]
+        return ends(two_processes([tmp_path / "0", tmp_path / "1"], "--steps", steps))
 
     assert [code for code, _ in both("2")] == [0, 0]
     for code, errors in both("4"):
