@@ -11,7 +11,7 @@ class TrainConfig:
 
     seed: int = 0  # of the weights to begin with and of the data's order
     dtype: str = "auto"  # auto, float32, bfloat16, float16: of the networks' arithmetic; losses and codes stay float32
-    accumulate: int = 1  # a batch goes through in so many parts
+    accumulate: int = 1  # a batch goes through in so many parts; what compares its samples does so within a part
     checkpoint_activations: bool = False  # recomputes what the backward pass needs: less memory, a third more work
     beta1: float = 0.9  # Adam's
     beta2: float = 0.99

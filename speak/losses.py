@@ -170,6 +170,7 @@ def path_length_penalty(
     mean_length: Tensor,  # [] running mean of the lengths
     directions: Tensor,  # [B, 3, H, W] standard normal
     decay: float = 0.01,
+    average: Callable[[Tensor], Tensor] = torch.mean,  # of the lengths [B], over all processes where there are several
 ) -> tuple[Tensor, Tensor]:
     """Ours, optional: StyleGAN2's path length penalty (Karras et al. 2020, Eq. 4) and the new running mean.
 
@@ -179,7 +180,7 @@ def path_length_penalty(
     score = (at_least_float32(frames) * directions).sum() / math.sqrt(height * width)
     (gradient,) = torch.autograd.grad(score, styles, create_graph=True)
     lengths = gradient.square().sum(2).mean(1).sqrt()
-    mean_length = torch.lerp(mean_length, lengths.detach().mean(), decay)
+    mean_length = torch.lerp(mean_length, average(lengths.detach()), decay)
     return (lengths - mean_length).square().mean(), mean_length
 
 

@@ -19,6 +19,7 @@ from speak.datasets.stage_batches import JudgeBatch
 from speak.metrics import correlation
 from speak.models.judge import Judge
 from speak.models.vgg import perceptual_net
+from speak.train.processes import gathered
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
 
 
@@ -45,7 +46,7 @@ def _build(judge: Judge, config: Config, settings: JudgeStageConfig, device: tor
             "pose": lambda: F.l1_loss(read, pose),
             "mouth_opening": lambda: F.l1_loss(reading.mouth_opening, labels.mouth_opening),
             "emotion": lambda: losses.classification_loss(reading.emotion_logits, labels.emotion),
-            "likeness": lambda: likeness_loss(reading.identity, settings.temperature),
+            "likeness": lambda: likeness_loss(gathered(reading.identity), settings.temperature),
         }, weights)  # fmt: skip
 
     def validate(batches: Iterable[JudgeBatch]) -> dict[str, float]:

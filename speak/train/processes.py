@@ -1,16 +1,18 @@
 """Several processes and machines, started by torchrun: every process has a copy and a share of each batch.
 
 Gradients are averaged after the backward pass of each phase, in a few large pieces. Losses are means over the share, so
-the average over processes is the loss of the global batch.
+the average over processes is the loss of the global batch; those that compare a batch's samples with one another take
+the embeddings of all processes (`gathered`), and are then the global batch's in each.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as distributed
-from torch import nn
+from torch import Tensor, nn
 
 from speak.errors import SpeakError
 
@@ -85,6 +87,30 @@ def check_same_step(step: int, folder: object, device: torch.device) -> None:
         raise SpeakError(
             f"{folder}: processes would go on from steps {least} to {most}: --out must be one folder for all machines"
         )
+
+
+def gathered(
+    rows: Tensor,  # [B, ...], of this process's share of the batch
+) -> Tensor:
+    """The rows of all processes in the order of the global batch, [world * B, ...]; differentiable.
+
+    For losses that every process then computes whole: their gradient, averaged over processes as all gradients are, is
+    that of the global batch.
+    """
+    return rows if rank_and_world()[1] < 2 else _Gathered.apply(rows)
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(rank_and_world()[1])]
+        distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        rank, world = rank_and_world()
+        return gradient.chunk(world)[rank] * world  # each process knows its own rows' part; averaging divides it
 
 
 @torch.no_grad()

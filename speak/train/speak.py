@@ -22,6 +22,7 @@ from speak.models.syncnet import SyncNet, speech_windows, video_windows
 from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features, perceptual_terms
+from speak.train.processes import gathered
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
 from speak.train.warm_start import global_from_disentangling
 
@@ -161,7 +162,9 @@ class _Step:
             torch.randn(frames.shape[1:], generator=torch.Generator().manual_seed(int(number) + 1))
             for number in batch.number.tolist()
         ]).to(frames.device)  # fmt: skip
-        penalty, mean = losses.path_length_penalty(frames, styles, self.path_length.mean, directions)
+        penalty, mean = losses.path_length_penalty(
+            frames, styles, self.path_length.mean, directions, average=lambda lengths: gathered(lengths).mean()
+        )
         self.path_length.mean.copy_(mean.detach())
         return penalty
 

@@ -17,6 +17,7 @@ from speak.config import Config, sample_of_frame
 from speak.datasets.stage_batches import SyncBatch
 from speak.metrics import sync
 from speak.models.syncnet import WINDOW_FRAMES, WINDOW_SAMPLES, SyncNet, speech_windows, video_windows
+from speak.train.processes import gathered
 from speak.train.stage import Inputs, Phase, Stage, parameters_of
 from speak.train.warm_start import video_from_perceptual
 
@@ -46,10 +47,10 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
         return own + losses.contrastive_loss(others, torch.zeros_like(others), margin)
 
     def compute(batch: SyncBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
-        video, audio = embedded(batch)
+        video, audio, matched = (gathered(part) for part in (*embedded(batch), batch.matched))
         return losses.compute({
-            "contrastive": lambda: contrastive(video, audio, batch.matched),
-            "matching": lambda: losses.matching_loss(video, audio, batch.matched, config.syncnet.temperature),
+            "contrastive": lambda: contrastive(video, audio, matched),
+            "matching": lambda: losses.matching_loss(video, audio, matched, config.syncnet.temperature),
         }, weights)  # fmt: skip
 
     def validate(batches: Iterable[SyncBatch]) -> dict[str, float]:

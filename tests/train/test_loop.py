@@ -130,25 +130,36 @@ def test_a_signal_saves_and_leaves(tmp_path: Path, number: signal.Signals) -> No
     assert newest(tmp_path / "audio")["step"] >= steps[-1] > 0
 
 
-def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stage, compared",
+    [
+        ("irfd", ("identity", "classification", "pose", "emotion", "self", "cross", "angles")),
+        ("judge", ("landmarks", "pose", "mouth_opening", "emotion", "likeness")),  # likeness: of all people of a batch
+        ("syncnet", ("contrastive", "matching")),  # every window of a batch with all its speech
+    ],
+)
+def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(
+    stage: str, compared: tuple[str, ...], tmp_path: Path
+) -> None:
     # What makes much of the last bits is left out of the steps, so that only a fault can part the curves: Adam's
     # division by a gradient's size, and the losses of codes of nearly equal pictures (they are compared all the same).
     flags = {"train__clip": 0.0, "train__epsilon": 1.0, "irfd__learning_rate": 5e-4}
     flags |= {f"irfd__weight_{name}": 1e-6 for name in ("identity", "pose", "emotion")}
-    one = subprocess.run(command(tmp_path / "one", "--steps", "4", stage="irfd", **flags), env=quiet(),
+    flags |= {"judge__learning_rate": 0.1, "syncnet__learning_rate": 0.1, "train__decay": 0.0}
+    one = subprocess.run(command(tmp_path / "one", "--steps", "4", stage=stage, **flags), env=quiet(),
                          capture_output=True, text=True)  # fmt: skip
     assert one.returncode == 0, one.stderr
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "speak"]
-    two = subprocess.run(launcher + command(tmp_path / "two", "--steps", "4", stage="irfd", **flags)[3:], env=quiet(),
+    two = subprocess.run(launcher + command(tmp_path / "two", "--steps", "4", stage=stage, **flags)[3:], env=quiet(),
                          capture_output=True, text=True)  # fmt: skip
     assert two.returncode == 0, two.stderr[-2000:]
     curves = []
     for run in ("one", "two"):
-        rows = [json.loads(line) for line in (tmp_path / run / "irfd" / "log.jsonl").read_text().splitlines()]
-        curves.append([row for row in rows if "self" in row])
+        rows = [json.loads(line) for line in (tmp_path / run / stage / "log.jsonl").read_text().splitlines()]
+        curves.append([row for row in rows if compared[0] in row])
     assert len(curves[0]) == len(curves[1]) == 4
     for alone, shared in zip(*curves, strict=True):
-        for key in ("identity", "classification", "pose", "emotion", "self", "cross", "angles"):
+        for key in compared:
             assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-5), (alone["step"], key)
 
 
