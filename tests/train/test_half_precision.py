@@ -1,4 +1,4 @@
-"""float16 with loss scaling, as older GPUs train, on a CPU: what float32 learns, overflows passed over, the norm kept."""
+"""float16 with loss scaling, as older GPUs train, on a CPU: what float32 learns, overflows skipped, the norm kept."""
 
 from pathlib import Path
 
