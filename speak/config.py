@@ -132,6 +132,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "syncnet.weight_matching": 0.0,
         "syncnet.trunk": "new",
         "irfd.learning_rate": 1e-4,
+        "irfd.optimizer": "adam",
+        "speak.optimizer": "adam",
         "irfd.generator_rate": 1.0,
         "speak.generator_rate": 1.0,
         "irfd.weight_angles": 0.0,

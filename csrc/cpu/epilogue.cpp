@@ -62,41 +62,48 @@ template <class T> struct Epilogue {
   }
 };
 
-// The epilogue of a filtered row of image n, sixteen channels of a pixel at a time.
-template <class T> struct EpilogueOfRow {
+// The epilogue of filtered pixels, sixteen channels at a time. By value: results that are written cannot change it.
+template <class T> struct EpilogueOfFiltered {
   using A = Accumulate<T>;
   using V = Lanes<A>;
-  const Epilogue<T>* e;
-  int64_t n, pixel;  // of the row's first result
+  const A *demodulations, *noise, *biases, *next_styles;  // of the image and the first result's place
+  T *y, *scaled;                                          // at the first result
+  int64_t channels, width;                                // of the image
+  Bend<A> bend;
   V demodulation, bias, styles;
 
-  void prepare(int64_t c) {
-    read_lanes(demodulation, e->demodulation + n * e->channels + c);
-    read_lanes(bias, e->bias + c);
-    if (e->scaled) read_lanes(styles, e->next_styles + n * e->channels + c);
+  EpilogueOfFiltered(const Epilogue<T>& e, int64_t n, int64_t row, int64_t column, int64_t width)
+      : demodulations(e.demodulation + n * e.channels), biases(e.bias), channels(e.channels), width(width),
+        bend(e.bend) {
+    const int64_t pixel = row * width + column, at = (n * e.pixels + pixel) * channels;
+    noise = e.noise ? e.noise + n * e.noise_stride + pixel : nullptr;
+    next_styles = e.next_styles ? e.next_styles + n * channels : nullptr;
+    y = e.y ? e.y + at : nullptr;
+    scaled = e.scaled ? e.scaled + at : nullptr;
   }
-  void take(const V& v, int64_t result, int64_t c) {
-    V y = bias;
-    if (e->noise) y += e->noise[n * e->noise_stride + pixel + result];
-    y += v * demodulation;
-    e->bend.apply(y);
-    const int64_t at = (n * e->pixels + pixel + result) * e->channels + c;
-    if (e->y) write_lanes(e->y + at, y);
-    if (e->scaled) write_lanes(e->scaled + at, y * styles);
+  void prepare(int64_t c) {
+    read_lanes(demodulation, demodulations + c);
+    read_lanes(bias, biases + c);
+    if (scaled) read_lanes(styles, next_styles + c);
+  }
+  void take(const V& v, int64_t row, int64_t result, int64_t c) {
+    const int64_t pixel = row * width + result, at = pixel * channels + c;
+    V values = bias;
+    if (noise) values += noise[pixel];
+    values += v * demodulation;
+    bend.apply(values);
+    if (y) write_lanes(y + at, values);
+    if (scaled) write_lanes(scaled + at, values * styles);
   }
 };
 
 template <class T, class A = Accumulate<T>>
 void blurred_sliding(const T* x, const A* f, int64_t pad, const Epilogue<T>& e, int64_t batch, int64_t in_height,
                      int64_t in_width, int64_t height, int64_t width) {
-  parallel(batch * height, width * e.channels, [&](int64_t begin, int64_t end) {
-    std::vector<A> state(3 * e.channels);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t n = i / height, row = i % height, row_size = in_width * e.channels;
-      const FourRows<T> rows(x + n * in_height * row_size, f, row - pad, in_height, row_size, in_width);
-      slide<T>(rows, f, e.channels, -pad, width, state.data(), EpilogueOfRow<T>{&e, n, row * width, {}, {}, {}});
-    }
-  });
+  const auto make_sink = [&](int64_t image, int64_t row, int64_t column) {
+    return EpilogueOfFiltered<T>(e, image, row, column, width);
+  };
+  slide_images<T>(x, f, f, batch, in_height, in_width, pad, pad, height, width, e.channels, make_sink);
 }
 
 template <class T> void pointwise(const T* x, const Epilogue<T>& e, int64_t batch, Layout layout) {

@@ -1,7 +1,8 @@
 // A separable filter of four taps over channels-last rows, with what is done to its results, in one pass.
 //
-// A few pixels at a time, sixteen channels at a time: a pixel's column sum is taken from four rows of the image, and
-// the last four column sums stay in registers. Nothing but rows of the image is read and nothing but results written.
+// Two rows of results, a few pixels and sixteen channels at a time: a pixel's column sums are taken from
+// five rows of the image, and the last four stay in registers. Nothing but rows of the image is read and nothing but
+// results written. Wide images go strip by strip, so that what is read again comes from a near cache.
 #pragma once
 #include "scalar.h"
 
@@ -44,72 +45,136 @@ inline bool can_slide(int64_t column_taps, int64_t row_taps, int64_t channels) {
   return column_taps == kSlidingTaps && row_taps == kSlidingTaps && channels > 0 && channels % kLanes == 0;
 }
 
-// Rows row .. row + 3 of an image of `height` rows, with their taps. One that lies outside has tap zero and points at
-// one that does not; where all do, there is nothing to read and `width` is 0.
-template <class T> struct FourRows {
+// How many results of a row are made before those of the next rows: their window stays in a near cache.
+inline int64_t strip_width(int64_t width, int64_t pixel_bytes) {
+  const int64_t most = std::max<int64_t>(16, (128 << 10) / (kSlidingTaps * pixel_bytes));
+  const int64_t strips = (width + most - 1) / most;
+  return (width + strips - 1) / strips;
+}
+
+// The rows of an image that kRows (1 or 2) rows of results from `row` on are made of, with each one's taps. A row that
+// lies outside has taps of zero and points at the nearest one, which is in the same windows: 0 * infinity is not 0.
+template <class T, int kRows> struct Window {
   using A = Accumulate<T>;
-  const T* rows[kSlidingTaps];
-  A taps[kSlidingTaps];
+  static constexpr int64_t kRead = kSlidingTaps + kRows - 1;
+  const T* rows[kRead];
+  A taps[kRows][kRead];
+  bool seen[kRows];  // whether any of its rows lies inside
   int64_t width;
 
-  FourRows(const T* image, const A* all, int64_t row, int64_t height, int64_t row_size, int64_t width) : width(width) {
-    const int64_t near = std::clamp<int64_t>(row, 0, std::max<int64_t>(0, height - 1));
-    if (row + kSlidingTaps <= 0 || row >= height) this->width = 0;
-    for (int64_t k = 0; k < kSlidingTaps; ++k) {
+  Window(const T* image, const A* all, int64_t row, int64_t height, int64_t row_size, int64_t width) : width(width) {
+    for (int64_t k = 0; k < kRead; ++k) {
       const bool there = row + k >= 0 && row + k < height;
-      rows[k] = image + (there ? row + k : near) * row_size;
-      taps[k] = there ? all[k] : A(0);
+      rows[k] = image + std::clamp<int64_t>(row + k, 0, std::max<int64_t>(0, height - 1)) * row_size;
+      for (int64_t r = 0; r < kRows; ++r) taps[r][k] = there && k >= r && k < r + kSlidingTaps ? all[k - r] : A(0);
     }
+    for (int64_t r = 0; r < kRows; ++r) seen[r] = row + r + kSlidingTaps > 0 && row + r < height;
   }
 };
 
-// Filters `count` results of a row, the first of which covers pixels first .. first + 3 (zero where outside of it),
-// and gives them to the sink: prepare(c) before channels c .. c + 15, then take(values, result, c).
-// `state` has room for three values a channel.
-template <class T, class Sink, class A = Accumulate<T>>
-SPEAK_ROWS void slide(FourRows<T> from, const A* row_taps, int64_t channels, int64_t first, int64_t count,
+// The last three column sums of a row of results.
+template <class V, class A> struct LastThree {
+  V a, b, d;
+
+  void read(const A* state, int64_t channels) {
+    read_lanes(a, state);
+    read_lanes(b, state + channels);
+    read_lanes(d, state + 2 * channels);
+  }
+  void write(A* state, int64_t channels) const {
+    write_lanes(state, a);
+    write_lanes(state + channels, b);
+    write_lanes(state + 2 * channels, d);
+  }
+  void push(const V& v) {
+    a = b;
+    b = d;
+    d = v;
+  }
+};
+
+// Filters `count` results of each row, the first of which covers pixels first .. first + 3 (zero where outside of it),
+// and gives them to the sink: prepare(c) before channels c .. c + 15, then take(values, row, result, c).
+// `state` has room for three values a channel and row.
+template <class T, int kRows, class Sink, class A = Accumulate<T>>
+SPEAK_ROWS void slide(const Window<T, kRows>& from, const A* row_taps, int64_t channels, int64_t first, int64_t count,
                       A* __restrict state, const Sink& given) {
   Sink sink = given;
   using V = Lanes<A>;
+  constexpr int64_t last = kSlidingTaps + kRows - 2;
   const T *__restrict r0 = from.rows[0], *__restrict r1 = from.rows[1], *__restrict r2 = from.rows[2],
-          *__restrict r3 = from.rows[3];
-  const A t0 = from.taps[0], t1 = from.taps[1], t2 = from.taps[2], t3 = from.taps[3];
+          *__restrict r3 = from.rows[3], *__restrict r4 = from.rows[last];
+  const A t0 = from.taps[0][0], t1 = from.taps[0][1], t2 = from.taps[0][2], t3 = from.taps[0][3];
+  const A n1 = from.taps[kRows - 1][1], n2 = from.taps[kRows - 1][2], n3 = from.taps[kRows - 1][3],
+          n4 = from.taps[kRows - 1][last];
   const A f0 = row_taps[0], f1 = row_taps[1], f2 = row_taps[2], f3 = row_taps[3];
   constexpr int64_t together = 4;  // pixels: more are further apart than what is fetched ahead
+  const bool upper_seen = from.seen[0], lower_seen = kRows > 1 && from.seen[kRows - 1];
   const int64_t end = first + count + kSlidingTaps - 1;
-  std::fill(state, state + 3 * channels, A(0));
+  std::fill(state, state + 3 * kRows * channels, A(0));
   for (int64_t low = first; low < end; low += together) {
     const int64_t high = std::min(end, low + together);
     for (int64_t c = 0; c < channels; c += kLanes) {
-      V a, b, d;
-      read_lanes(a, state + c);
-      read_lanes(b, state + channels + c);
-      read_lanes(d, state + 2 * channels + c);
+      LastThree<V, A> upper, lower;
+      upper.read(state + c, channels);
+      if (kRows > 1) lower.read(state + 3 * channels + c, channels);
       sink.prepare(c);
       for (int64_t p = low; p < high; ++p) {
-        V v = {};
-        if (p >= 0 && p < from.width) {
+        V v = {}, w = {};
+        if (p >= 0 && p < from.width && (upper_seen || lower_seen)) {
           const int64_t i = p * channels + c;
-          V v0, v1, v2, v3;
-          __builtin_prefetch(r3 + i + kRow);  // the one row that no cache holds yet
+          V v0, v1, v2, v3, v4;
+          __builtin_prefetch(r4 + i + kRow);  // the rows that no cache holds yet
+          if (kRows > 1) __builtin_prefetch(r3 + i + kRow);
           read_lanes(v0, r0 + i);
           read_lanes(v1, r1 + i);
           read_lanes(v2, r2 + i);
           read_lanes(v3, r3 + i);
-          v = (v0 * t0 + v1 * t1) + (v2 * t2 + v3 * t3);
+          if (upper_seen) v = (v0 * t0 + v1 * t1) + (v2 * t2 + v3 * t3);
+          if (lower_seen) {
+            read_lanes(v4, r4 + i);
+            w = (v1 * n1 + v2 * n2) + (v3 * n3 + v4 * n4);
+          }
         }
-        const V sum = (a * f0 + b * f1) + (d * f2 + v * f3);
         const int64_t result = p - first - (kSlidingTaps - 1);
-        if (result >= 0) sink.take(sum, result, c);
-        a = b;
-        b = d;
-        d = v;
+        if (result >= 0) {
+          sink.take((upper.a * f0 + upper.b * f1) + (upper.d * f2 + v * f3), 0, result, c);
+          if (kRows > 1) sink.take((lower.a * f0 + lower.b * f1) + (lower.d * f2 + w * f3), 1, result, c);
+        }
+        upper.push(v);
+        if (kRows > 1) lower.push(w);
       }
-      write_lanes(state + c, a);
-      write_lanes(state + channels + c, b);
-      write_lanes(state + 2 * channels + c, d);
+      upper.write(state + c, channels);
+      if (kRows > 1) lower.write(state + 3 * channels + c, channels);
     }
   }
+}
+
+// All results, [images, height, width, channels], of images [in_height, in_width, channels] that lie pad_y, pad_x from
+// the first result's corner. make_sink(image, row, column): what takes the results from there on.
+template <class T, class MakeSink, class A = Accumulate<T>>
+void slide_images(const T* x, const A* column_taps, const A* row_taps, int64_t images, int64_t in_height,
+                  int64_t in_width, int64_t pad_y, int64_t pad_x, int64_t height, int64_t width, int64_t channels,
+                  const MakeSink& make_sink) {
+  const int64_t row_size = in_width * channels, step = strip_width(width, channels * sizeof(T));
+  const int64_t strips = (width + step - 1) / step, pairs = (height + 1) / 2;
+  parallel(images * strips * pairs, 2 * step * channels * kSlidingTaps, [&](int64_t begin, int64_t end) {
+    std::vector<A> state(2 * 3 * channels);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i % pairs * 2, column = i / pairs % strips * step, image = i / pairs / strips;
+      const auto run = [&](auto rows) {
+        constexpr int kRows = decltype(rows)::value;
+        const Window<T, kRows> window(x + image * in_height * row_size, column_taps, row - pad_y, in_height, row_size,
+                                      in_width);
+        slide<T, kRows>(window, row_taps, channels, column - pad_x, std::min(step, width - column), state.data(),
+                        make_sink(image, row, column));
+      };
+      if (row + 1 < height)
+        run(std::integral_constant<int, 2>{});
+      else
+        run(std::integral_constant<int, 1>{});
+    }
+  });
 }
 
 }  // namespace

@@ -122,26 +122,24 @@ void along_row(const A* samples, const A* taps, int64_t count, Axis x, int64_t s
   }
 }
 
-// Results of a row as they are.
+// Results as they are; `to` is the first one.
 template <class T> struct WriteRow {
   T* to;
-  int64_t channels;
+  int64_t channels, row_size;
   void prepare(int64_t) {}
-  void take(const Lanes<Accumulate<T>>& v, int64_t pixel, int64_t c) { write_lanes(to + pixel * channels + c, v); }
+  void take(const Lanes<Accumulate<T>>& v, int64_t row, int64_t pixel, int64_t c) {
+    write_lanes(to + row * row_size + pixel * channels + c, v);
+  }
 };
 
 template <class T, class A = Accumulate<T>>
 void run_sliding(const T* in, T* result, const Filter<A>& filter, Axis y, Axis x, int64_t images, int64_t channels) {
-  const int64_t row_size = x.in * channels, out_size = x.out * channels;
-  parallel(images * y.out, out_size * 4, [&](int64_t begin, int64_t end) {
-    std::vector<A> state(3 * channels);
-    for (int64_t i = begin; i < end; ++i) {
-      const FourRows<T> rows(in + i / y.out * y.in * row_size, filter.down_columns.data(), i % y.out - y.pad, y.in,
-                             row_size, x.in);
-      slide<T>(rows, filter.along_rows.data(), channels, -x.pad, x.out, state.data(),
-               WriteRow<T>{result + i * out_size, channels});
-    }
-  });
+  const int64_t row_size = x.out * channels;
+  const auto make_sink = [&](int64_t image, int64_t row, int64_t column) {
+    return WriteRow<T>{result + (image * y.out + row) * row_size + column * channels, channels, row_size};
+  };
+  slide_images<T>(in, filter.down_columns.data(), filter.along_rows.data(), images, y.in, x.in, y.pad, x.pad, y.out,
+                  x.out, channels, make_sink);
 }
 
 template <class T, class A = Accumulate<T>>

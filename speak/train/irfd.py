@@ -46,7 +46,7 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     # The controls are fitted at the end, with other means.
     learning = [p for p in parameters_of(irfd) if not any(p is q for q in irfd.pose_mapper.parameters())]
     phases = [Phase("irfd", learning, config.irfd.learning_rate, step.weights, step.losses,
-                    parameters_of(irfd.generator), config.irfd.generator_rate)]  # fmt: skip
+                    parameters_of(irfd.generator), config.irfd.generator_rate, config.irfd.optimizer)]  # fmt: skip
     if discriminator is not None:
         rate = config.speak.discriminator_learning_rate
         phases.append(Phase("discriminator", parameters_of(discriminator), rate, {"discriminator": 1.0}, step.judge))

@@ -31,6 +31,9 @@ def check_settings(
         value = getattr(config.train, name)
         if not value < 1:
             raise SpeakError(f"--set train.{name}={value}: must be less than 1")
+    optimizer = getattr(getattr(config, stage), "optimizer", "adam")
+    if optimizer not in ("adam", "muon"):
+        raise SpeakError(f"--set {stage}.optimizer={optimizer}: choose adam or muon")
     size = config.model.image_size
     if size < 8 or size & (size - 1):
         raise SpeakError(f"--set model.image_size={size}: must be a power of two from 8 on")

@@ -23,6 +23,7 @@ from speak.config import Config, to_dict
 from speak.errors import SpeakError
 from speak.train.averages import Averages
 from speak.train.journal import save_picture, save_plot
+from speak.train.muon import Muon
 from speak.train.processes import anywhere, check_same_step, mean_over_processes, rank_and_world, share_gradients
 from speak.train.runs import StageFolder
 from speak.train.stage import Phase, Stage
@@ -37,6 +38,9 @@ class Data:
 
     train: Callable[[int], Iterator[Any]]
     held_out: Callable[[], Iterable[Any]]
+
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "muon": Muon}
 
 
 class Interrupted(Exception):
@@ -119,8 +123,9 @@ class Training:
         self.stage, self.name, self.config, self.folder = stage, name, config, folder
         self.steps, self.device, self.dtype, self.step = steps, device, dtype, 0
         settings = config.train
+        betas = settings.beta1, settings.beta2
         self.optimizers = [
-            torch.optim.Adam(phase.groups(), phase.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
+            OPTIMIZERS[phase.optimizer](phase.groups(), phase.learning_rate, betas, settings.epsilon)
             for phase in stage.phases
         ]
         self.scalers = [torch.amp.GradScaler(device.type, enabled=dtype == torch.float16) for _ in stage.phases]
@@ -212,6 +217,8 @@ class Training:
             checkpoint.load_into(network, content["models"][key], path)
         try:
             for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+                if state["param_groups"][0].keys() != optimizer.state_dict()["param_groups"][0].keys():
+                    raise ValueError("another optimizer")
                 optimizer.load_state_dict(state)
         except ValueError:
             raise SpeakError(

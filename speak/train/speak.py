@@ -62,7 +62,7 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     step = _Step(config, networks, syncnet, features)
     styled = parameters_of(model.generator.fuse, model.generator.synthesis)
     phases = [Phase("speak", parameters_of(model), settings.learning_rate, step.weights, step.losses, styled,
-                    settings.generator_rate)]  # fmt: skip
+                    settings.generator_rate, settings.optimizer)]  # fmt: skip
     if "discriminator" in networks:
         rate, weights = settings.discriminator_learning_rate, {"discriminator": 1.0}
         phases.append(Phase("discriminator", parameters_of(networks["discriminator"]), rate, weights, step.judge))

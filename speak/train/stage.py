@@ -28,6 +28,7 @@ class Phase:
     losses: Callable[[Any, dict[str, Any]], dict[str, Tensor]]
     fast: list[nn.Parameter] = dataclasses.field(default_factory=list)  # of the parameters, those that learn faster
     fast_rate: float = 1.0  # by this factor
+    optimizer: str = "adam"  # or muon
 
     def groups(self) -> list[dict[str, Any]]:
         """The parameters for an optimizer, each group with its `share` of the learning rate."""

@@ -137,3 +137,33 @@ def test_the_kernel_itself_refuses_what_the_front_would(compiled: None) -> None:
     ]:
         with pytest.raises(RuntimeError, match=words):
             torch.ops.speak.upfirdn2d(*arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "channels, height, width, padding",
+    [
+        *((*size, padding) for size in ((16, 9, 8), (48, 6, 37), (512, 7, 41))
+          for padding in ((1, 1), (2, 1), (5, 6), (-1, 0), (0, -2))),
+        (16, 4, 1, (5, 6)), (16, 1, 4, (5, 6)), (16, 1, 1, (2, 1)),
+    ],
+)  # fmt: skip
+def test_many_channels_side_by_side_agree_with_scipy(
+    channels: int, height: int, width: int, padding: tuple[int, int], dtype: torch.dtype, backend: str
+) -> None:
+    taps = torch.tensor([1.0, 3.0, -2.0, 0.5])
+    x = torch.randn(2, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
+    expected = x.double().numpy()
+    for axis in (2, 3):
+        expected = scipy_axis(expected, taps.double().numpy(), 1, 1, *padding, axis)
+    assert_close(ops.upfirdn2d(x, taps, padding=[*padding, *padding]), torch.from_numpy(expected), dtype)
+
+
+@pytest.mark.parametrize("row", range(7))
+def test_an_infinity_reaches_as_far_as_the_filter_and_no_further(row: int, backend: str) -> None:
+    x = torch.zeros(1, 16, 7, 6).contiguous(memory_format=torch.channels_last)
+    x[:, :, row, 2] = float("inf")
+    reached = ~ops.upfirdn2d(x, torch.ones(4), padding=[5, 5, 5, 5]).isfinite()
+    expected = torch.zeros(1, 16, 14, 13, dtype=torch.bool)
+    expected[:, :, row + 2 : row + 6, 4:8] = True  # results row + 5 - 3 to row + 5 cover it
+    assert torch.equal(reached, expected)

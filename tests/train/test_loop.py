@@ -143,7 +143,7 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(
 ) -> None:
     # What makes much of the last bits is left out of the steps, so that only a fault can part the curves: Adam's
     # division by a gradient's size, and the losses of codes of nearly equal pictures (they are compared all the same).
-    flags = {"train__clip": 0.0, "train__epsilon": 1.0, "irfd__learning_rate": 5e-4}
+    flags = {"train__clip": 0.0, "train__epsilon": 1.0, "irfd__learning_rate": 5e-4, "irfd__optimizer": "adam"}
     flags |= {f"irfd__weight_{name}": 1e-6 for name in ("identity", "pose", "emotion")}
     flags |= {"judge__learning_rate": 0.1, "syncnet__learning_rate": 0.1, "train__decay": 0.0}
     one = subprocess.run(command(tmp_path / "one", "--steps", "4", stage=stage, **flags), env=quiet(),
