@@ -107,12 +107,12 @@ def _operators(
     taps = ops.setup_filter(BLUR, separable=True, device=device)
     blur = taps.flip(0) * 2
 
-    def forward_backward(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
-        bias.requires_grad_(True)
+    learned = {"bias": bias.clone().requires_grad_(True), "demodulation": demodulation.clone().requires_grad_(True)}
 
+    def forward_backward(function: Callable[[Tensor], Tensor], *names: str) -> Callable[[], None]:
         def call() -> None:
             input = x.next().detach().requires_grad_(True)
-            torch.autograd.grad(function(input), (input, bias), gradient)
+            torch.autograd.grad(function(input), (input, *(learned[name] for name in names)), gradient)
 
         gradient = image(*shape)
         return call
@@ -120,7 +120,9 @@ def _operators(
     # name -> (call, tensors of x's size read, and written)
     calls: dict[str, tuple[Callable[[], Any], int, int]] = {
         "bias_act": (lambda: ops.bias_act(x.next(), bias, act="lrelu"), 1, 1),
-        "bias_act forward+backward": (forward_backward(lambda v: ops.bias_act(v, bias, act="lrelu")), 3, 2),
+        "bias_act forward+backward": (
+            forward_backward(lambda v: ops.bias_act(v, learned["bias"], act="lrelu"), "bias"), 3, 2,
+        ),
         "epilogue": (
             lambda: ops.layer_epilogue(
                 x.next(), None, (0, 0), demodulation, noise, bias, next_styles=styles, plain=False
@@ -131,8 +133,8 @@ def _operators(
         "epilogue, both results": (
             lambda: ops.layer_epilogue(x.next(), None, (0, 0), demodulation, noise, bias, next_styles=styles), 1, 2,
         ),
-        "epilogue forward+backward": (
-            forward_backward(lambda v: ops.layer_epilogue(v, None, (0, 0), demodulation, noise, bias)[0]), 3, 2,
+        "epilogue forward+backward": (  # the demodulation's derivative needs x once more
+            forward_backward(lambda v: ops.layer_epilogue(v, None, (0, 0), noise=noise, **learned)[0], *learned), 4, 2,
         ),
         "epilogue to a picture": (
             lambda: ops.layer_epilogue(x.next(), None, (0, 0), demodulation, noise, bias, next_styles=styles, rgb=rgb),
