@@ -20,7 +20,7 @@ class TrainConfig:
     decay: float = 0.3  # share of the steps, at the end, in which it falls to a hundredth
     clip: float = 5.0  # norm that a step's gradient is cut to; 0: it is not
     ema_decay: float = 0.998  # of the averaged weights, which are the ones that are used afterwards
-    workers: int = 1  # processes that make batches; 0: the training process itself
+    workers: int = 1  # processes that make batches; 0, and on a GPU: the training process itself
     log_every: int = 50  # steps
     check_every: int = 1000  # steps between validations and pictures
     save_every: int = 500  # steps between checkpoints

@@ -125,7 +125,7 @@ def run_stage(
         count = sum(p.numel() for n in stage.networks.values() for p in n.parameters())
         print(f"{name}: {count / 1e6:.2f} M parameters, {config.model.image_size}x{config.model.image_size}, "
               f"{str(dtype)[6:]} on {device}, {batch} samples a step, into {folder.path}")  # fmt: skip
-    return train(stage, name, config, source, folder, steps, batch, device, dtype)
+    return train(stage, name, config, source, folder, steps, batch, device, dtype, data)
 
 
 def _initialise(networks: dict[str, nn.Module], name: str, file: str, kept: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -57,6 +58,7 @@ def train(
     batch: int,  # samples a step, over all processes
     device: torch.device,
     dtype: torch.dtype,
+    data_name: str = "",  # what the user calls the data
 ) -> dict[str, float]:
     """Trains up to step `steps`, from the newest checkpoint in `folder` on; returns the last validation's figures.
 
@@ -65,7 +67,10 @@ def train(
     """
     rank, world = rank_and_world()
     training = Training(stage, name, config, folder, steps, device, dtype)
-    training.resume()
+    training.asked = {"data": data_name, "batch": batch}
+    for note in training.resume():
+        if rank == 0:
+            print(f"note: {note}", file=sys.stderr)
     check_same_step(training.step, folder.path, device)
     averages = training.averages
     held_out: list[Any] | None = None
@@ -122,6 +127,7 @@ class Training:
     ) -> None:  # fmt: skip
         self.stage, self.name, self.config, self.folder = stage, name, config, folder
         self.steps, self.device, self.dtype, self.step = steps, device, dtype, 0
+        self.asked: dict[str, Any] = {}  # what a checkpoint notes beside the configuration
         settings = config.train
         betas = settings.beta1, settings.beta2
         self.optimizers = [
@@ -194,16 +200,19 @@ class Training:
         content = about | {
             "models": models, "averages": self.averages.state, "random": random,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scalers": [scaler.state_dict() for scaler in self.scalers],
+            "scalers": [scaler.state_dict() for scaler in self.scalers], "asked": self.asked,
         }  # fmt: skip
         self.folder.save(content, about | {"models": self.averages.over(models)}, self.config.train.keep)
 
-    def resume(self) -> None:
-        """Goes on from the newest checkpoint, where there is one. SpeakError where it does not fit this training."""
+    def resume(self) -> list[str]:
+        """Goes on from the newest checkpoint, where there is one; what the user may not expect, a line each.
+
+        Raises SpeakError where it does not fit this training.
+        """
         found = self.folder.latest()
         if found is None:
             self.folder.cut_log(0)  # of a training that was killed before its first checkpoint
-            return
+            return []
         path, content = found
         before, now = content["config"]["model"], to_dict(self.config)["model"]
         if self.stage.shaped_by:
@@ -233,6 +242,12 @@ class Training:
             torch.cuda.set_rng_state(content["random"]["cuda"], self.device)
         self.step = content["step"]
         self.folder.cut_log(self.step)
+        before = content.get("asked", {})
+        notes = [f"{path} was trained with --{key} {before[key]}, it goes on with {value}"
+                 for key, value in self.asked.items() if before.get(key, value) != value]  # fmt: skip
+        if self.step >= self.steps:
+            notes.append(f"{path} has had {self.step} steps: --steps {self.steps} asks for no more")
+        return notes
 
     def _only(self, phase: Phase) -> None:
         """Gradients for this phase's parameters, and for no other's."""

@@ -67,11 +67,21 @@ def test_a_training_in_two_pieces_is_bit_for_bit_the_one_in_one_piece(tmp_path: 
         assert same(kept, pieces[key]), key
 
 
-def test_the_same_command_again_does_nothing_more(tmp_path: Path) -> None:
+def test_the_same_command_again_does_nothing_more_and_says_so(tmp_path: Path, capsys) -> None:
     train(tmp_path, steps=2)
     before = newest(tmp_path / "audio")
+    assert "note" not in capsys.readouterr().err
     train(tmp_path, steps=2)
     assert same(before, newest(tmp_path / "audio"))
+    assert "has had 2 steps: --steps 2 asks for no more" in capsys.readouterr().err
+
+
+def test_going_on_with_another_batch_or_other_data_is_told(tmp_path: Path, capsys) -> None:
+    train(tmp_path, steps=1)
+    run_stage("audio", small(), "synthetic:4", tmp_path, CPU, steps=2, batch=2)
+    told = capsys.readouterr().err
+    assert "was trained with --data synthetic:3, it goes on with synthetic:4" in told
+    assert "was trained with --batch 4, it goes on with 2" in told
 
 
 @pytest.mark.long
