@@ -102,7 +102,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # 256x256 as published, as far as the paper says; nothing of ours.
     "paper": {
-        **_network("identity", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
+        **_network("identity", depth=50, width=64, norm="batch", image_size=256, code_dim=512, thumbnail=0),
         **_network("pose", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
         **_network("emotion", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
         **_network("audio", **WAV2VEC2_PRESETS["paper"]),

@@ -22,6 +22,8 @@ HANDED_ON = (*ENCODERS.values(), "pose_mapper", "emotion_prototypes")  # what st
 class Encoder(nn.Module):
     """One of E_i, E_p, E_e, SPEAK Sec. 3.1: ResNet trunk, global average pool, linear to the code, normalisation.
 
+    Group norm and pooling leave little of a frame's colours and of where they are. A thumbnail of the frame, linearly to
+    the code as well, keeps those of hair, skin, clothes and background (ours; `EncoderConfig.thumbnail`).
     unit_length: True for f_I; False for f_P and f_E, which `CodeNorm` normalises.
     """
 
@@ -30,6 +32,12 @@ class Encoder(nn.Module):
         self.image_size = config.image_size
         self.trunk = ResNet(config.depth, config.width, config.norm)
         self.linear = nn.Linear(self.trunk.channels, config.code_dim)
+        self.thumbnail = None
+        if config.thumbnail:
+            self.thumbnail_size = config.thumbnail
+            numbers = 3 * config.thumbnail**2
+            self.thumbnail = nn.Linear(numbers, config.code_dim, bias=False)
+            nn.init.normal_(self.thumbnail.weight, std=numbers**-0.5)
         self.norm = UnitLength() if unit_length else CodeNorm(config.code_dim)
 
     def forward(
@@ -42,6 +50,9 @@ class Encoder(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):
             weight, bias = at_least_float32(self.linear.weight), at_least_float32(self.linear.bias)
             codes = nn.functional.linear(pooled.to(weight.dtype), weight, bias)
+            if self.thumbnail is not None:
+                small = nn.functional.adaptive_avg_pool2d(frames.to(weight.dtype), self.thumbnail_size)
+                codes = codes + self.thumbnail(2 * small.flatten(1))  # 2: to a variance of about one
             return self.norm(codes, again)
 
     def forward_frozen(

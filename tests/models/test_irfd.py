@@ -154,3 +154,18 @@ def test_probes_are_built_only_where_they_weigh_something() -> None:
 
     assert "probes" not in keys(TINY)
     assert "probes" in keys(with_changes(TINY, {"irfd.weight_probe": "0.1"}))
+
+
+def test_a_thumbnail_hands_on_the_colours_of_each_part_of_a_frame() -> None:
+    encoder = Encoder(TINY.model.identity, unit_length=True).eval()
+    side = TINY.model.identity.thumbnail
+    torch.manual_seed(0)
+    colours = torch.rand(2, 3, side, side) * 2 - 1
+    frames = colours.repeat_interleave(9, 2).repeat_interleave(7, 3)  # of any size
+    with torch.no_grad():
+        encoder.linear.weight.zero_()
+        encoder.linear.bias.zero_()
+        codes = encoder(frames)
+    expected = 2 * colours.flatten(1).double() @ encoder.thumbnail.weight.double().T
+    assert_close(codes, expected / expected.norm(dim=1, keepdim=True), dtype=torch.float32)
+    assert preset("paper").model.identity.thumbnail == 0
