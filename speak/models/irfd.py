@@ -22,8 +22,8 @@ HANDED_ON = (*ENCODERS.values(), "pose_mapper", "emotion_prototypes")  # what st
 class Encoder(nn.Module):
     """One of E_i, E_p, E_e, SPEAK Sec. 3.1: ResNet trunk, global average pool, linear to the code, normalisation.
 
-    Group norm and pooling leave little of a frame's colours and of where they are. A thumbnail of the frame, linearly to
-    the code as well, keeps those of hair, skin, clothes and background (ours; `EncoderConfig.thumbnail`).
+    Group norm and pooling leave little of a frame's colours and of where they are. A thumbnail of the frame, mapped
+    to the code as well, keeps those of hair, skin, clothes and background (ours; `EncoderConfig.thumbnail`).
     unit_length: True for f_I; False for f_P and f_E, which `CodeNorm` normalises.
     """
 

@@ -1,4 +1,4 @@
-"""Weights of a smaller picture as the beginning of a larger one's: 64 -> 128 -> 256."""
+"""Weights of a smaller picture, or of encoders without a thumbnail, as the beginning of others: 64 -> 128 -> 256."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from torch import Tensor, nn
 from speak.checkpoint import load_into
 from speak.errors import SpeakError
 
+THUMBNAIL = "_encoder.thumbnail.weight"
+
 
 def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Copies `state` into `network`, whose picture may be larger.
 
     A generator's layers are numbered from the smallest picture up, so what it has more comes after what it had: those
     keep their new values, except that a new level's ToRGB starts at zero and the grown picture is the old one,
-    enlarged. Raises SpeakError where anything else differs.
+    enlarged. An encoder's thumbnail that `state` has not starts at zero. Raises SpeakError where anything else differs.
     """
     own = network.state_dict()
     grown = {key: _prefix(own[key], state[key]) for key in own if key in state}
+    thumbnails = {key: torch.zeros_like(own[key]) for key in own if key not in state and key.endswith(THUMBNAIL)}
+    state = {**state, **thumbnails}
+    grown |= thumbnails
     new = [key for key in own if key not in state]
     if any(value is None for value in grown.values()) or not set(state) <= set(own) or not all(map(_is_level, new)):
         load_into(network, state, path)  # fits exactly, or says what does not

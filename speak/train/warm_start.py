@@ -14,7 +14,7 @@ from speak.errors import SpeakError
 from speak.models.generators import GlobalGenerator
 from speak.models.irfd import ENCODERS, IRFD
 from speak.models.syncnet import WINDOW_FRAMES, SyncNet
-from speak.train.grow import load_or_grow
+from speak.train.grow import THUMBNAIL, load_or_grow
 from speak.train.perceptual import perceptual_trunk
 from speak.train.stage import Inputs
 
@@ -80,5 +80,6 @@ def irfd_from_speak(irfd: IRFD, speak: Mapping[str, Tensor], path: str | Path) -
     kept, all_of_it = speak[first].shape[1], own[first].shape[1]
     if speak[first].shape[0] == own[first].shape[0] and kept < all_of_it:
         taken[first] = torch.cat([speak[first] * math.sqrt(all_of_it / kept), own[first][:, kept:]], 1)
-    new = {key: value for key, value in own.items() if key not in taken and not key.startswith("generator.synthesis")}
+    left = [key for key in own if not key.startswith("generator.synthesis") and not key.endswith(THUMBNAIL)]
+    new = {key: own[key] for key in left if key not in taken}
     load_or_grow(irfd, taken | new, path)

@@ -265,6 +265,22 @@ def test_a_larger_picture_begins_as_the_smaller_one_enlarged(trained: Path, tmp_
         load_or_grow(build("irfd", tmp_path, model__pose__code_dim=6).networks["irfd"], content["models"]["irfd"], "w")
 
 
+def test_weights_without_a_thumbnail_begin_as_what_they_were(tmp_path: Path) -> None:
+    before = build("irfd", tmp_path, model__identity__thumbnail=0).networks["irfd"].eval()
+    speak = Speak(small(model__identity__thumbnail=0))
+    for kind in ("irfd", "speak"):
+        after = build("irfd", tmp_path).networks["irfd"].eval()
+        assert after.identity_encoder.thumbnail.weight.abs().max() > 0
+        if kind == "irfd":
+            load_or_grow(after, before.state_dict(), "weights")
+        else:
+            irfd_from_speak(after, speak.state_dict(), "weights")
+        older = before if kind == "irfd" else speak.eval()
+        frames = batch("irfd").source
+        with torch.no_grad():
+            assert_close(after.identity_encoder(frames), older.identity_encoder(frames))
+
+
 def test_noise_depends_on_the_sample_and_not_on_the_batch() -> None:
     shapes = [(4, 4), (8, 8)]
     both, one = noise_maps(torch.tensor([5, 9]), shapes, 2), noise_maps(torch.tensor([9]), shapes)
