@@ -61,7 +61,7 @@ class IrfdConfig:
     steps: int = 60_000
     batch: int = 16  # pairs; four pictures are generated for each
     learning_rate: float = 1e-3
-    optimizer: str = "muon"  # ours: of all but D; adam as published learns the same in some three times the steps
+    optimizer: str = "muon"  # ours: of all but D; adam, as published, needs twice the time at first
     generator_rate: float = 2.0  # ours: of G_d's learning rate; its equalised weights hardly move at the encoders'
     weight_identity: float = 0.1  # Eq. 1
     weight_classification: float = 0.3  # Eq. 2
