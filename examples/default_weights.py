@@ -33,7 +33,7 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   first (self .551 instead of .566 after 300 steps from scratch), but late in a training its noise costs more than it
   brings (.45 instead of .42): twice it is.
 - What kept pictures blurred was tried with E_i, E_p, E_e and G_d alone, from the perceptual net's trunks, pixels their
-  only loss, on 1,800 people, minutes of one core (beside other work); decibels on people not among them. Adam 18.8 (1,076
+  only loss, on 1,800 people, minutes of one core (beside other work); decibels on others. Adam 18.8 (1,076
   steps in five minutes), half the batch 18.3 (1,338 in four). Muon 19.4 (566 in four), with steps twice as large 19.5
   (503 in three): so it stayed. A generator of twice the channels: as good a step, but half as many. Coordinates that
   the style moves, added at every level: 18.0. Codes f_I of zero mean over the batch: 18.6 instead of 19.5. A thumbnail

@@ -1,50 +1,62 @@
-"""What is fitted to a trained IRFD's codes: poses in numbers, emotions by name (METHOD, end of stage `irfd`)."""
+"""What is fitted to finished encoders' codes: poses in numbers, emotions by name (METHOD, end of stage `irfd`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from speak.datasets.stage_batches import PairBatch
+from speak.datasets.stage_batches import FrameLabels, PairBatch, WindowBatch
 from speak.errors import SpeakError
 from speak.models.irfd import IRFD
+from speak.models.speak import Speak
 
-_BATCHES = 64  # of training pairs
+_BATCHES = 64  # of training
 _ROUNDS = 1500  # steps of Adam for the mapper
 
 
-def fit_controls(irfd: IRFD, batches: Iterable[PairBatch]) -> None:
+def fit_controls(model: IRFD | Speak, batches: Iterable[PairBatch] | Iterable[WindowBatch]) -> None:
     """Fits the pose mapper and the emotion prototypes where the data have exact poses and labels; says nothing else.
 
     A corpus without poses leaves the mapper unfitted, one without neutral faces the prototypes.
     """
     poses, pose_codes, emotions, levels, emotion_codes = [], [], [], [], []
     with torch.no_grad():
-        for batch in islice(batches, _BATCHES):
-            codes = irfd.encode(torch.cat([batch.source, batch.target]))
-            both = (batch.source_labels, batch.target_labels)
-            if both[0].pose is not None:
-                poses.append(torch.cat([labels.pose for labels in both]))
-                pose_codes.append(codes.pose)
-            emotions.append(torch.cat([labels.emotion for labels in both]))
-            levels.append(torch.cat([labels.level for labels in both]) - 1)
-            emotion_codes.append(codes.emotion)
+        for frames, labels in (row for batch in islice(batches, _BATCHES) for row in _labelled(batch)):
+            if labels.pose is not None:
+                poses.append(labels.pose)
+                pose_codes.append(model.pose_encoder(frames))
+            emotions.append(labels.emotion)
+            levels.append(labels.level - 1)
+            emotion_codes.append(model.emotion_encoder(frames))
     labels, strengths = torch.cat(emotions), torch.cat(levels)
     try:
-        irfd.emotion_prototypes.fit(torch.cat(emotion_codes)[labels >= 0], labels[labels >= 0], strengths[labels >= 0])
+        model.emotion_prototypes.fit(torch.cat(emotion_codes)[labels >= 0], labels[labels >= 0], strengths[labels >= 0])
     except SpeakError:  # no neutral faces: the weights will refuse emotions by name, and say so
         pass
     if poses:
         known = torch.cat(poses).isfinite().all(1)  # a corpus may know the poses of some clips only
         if known.any():
-            _fit_mapper(irfd, torch.cat(poses)[known], torch.cat(pose_codes)[known])
+            _fit_mapper(model, torch.cat(poses)[known], torch.cat(pose_codes)[known])
 
 
-def _fit_mapper(irfd: IRFD, poses: torch.Tensor, codes: torch.Tensor) -> None:
-    mapper = irfd.pose_mapper
+def _labelled(batch: PairBatch | WindowBatch) -> Iterator[tuple[Tensor, FrameLabels]]:
+    """Frames [B, 3, H, W] of a batch with what is known about them."""
+    if isinstance(batch, PairBatch):
+        yield batch.source, batch.source_labels
+        yield batch.target, batch.target_labels
+        return
+    known = {field.name: getattr(batch.labels, field.name) for field in dataclasses.fields(FrameLabels)}
+    for frame in range(batch.frames.shape[1]):
+        yield batch.frames[:, frame], FrameLabels(**{k: None if v is None else v[:, frame] for k, v in known.items()})
+
+
+def _fit_mapper(model: IRFD | Speak, poses: Tensor, codes: Tensor) -> None:
+    mapper = model.pose_mapper
     with torch.random.fork_rng(devices=[]):  # a fresh start: a second fit must not depend on the first
         torch.manual_seed(0)
         mapper.apply(lambda layer: layer.reset_parameters() if hasattr(layer, "reset_parameters") else None)

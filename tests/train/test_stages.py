@@ -340,6 +340,28 @@ def test_poses_that_are_known_of_some_people_only_teach_by_those(tmp_path: Path)
     assert irfd.pose_mapper.fitted and all(p.isfinite().all() for p in irfd.pose_mapper.parameters())
 
 
+def test_encoders_that_learn_on_in_speak_have_their_controls_fitted_anew(trained: Path, tmp_path: Path) -> None:
+    before = checkpoint.load(trained / "irfd" / "weights.pt")["models"]["irfd"]
+    source = {name: str(trained / name / "weights.pt") for name in ("perceptual", "audio", "irfd", "syncnet")}
+    fitted = {}
+    for learns in (False, True):
+        out = tmp_path / str(learns)
+        config = small(speak__train_encoders=learns)
+        run_stage("speak", config, "synthetic:3", out, CPU, steps=1, batch=4, sources=source)
+        fitted[learns] = checkpoint.load(out / "speak" / "weights.pt")["models"]["speak"]
+    controls = [key for key in before if key.startswith(("pose_mapper.", "emotion_prototypes."))]
+    assert all(torch.equal(fitted[False][key], before[key]) for key in controls)
+    assert any(not torch.equal(fitted[True][key], before[key]) for key in controls if key.startswith("pose_mapper"))
+    model = Speak(small()).eval()
+    load_into(model, fitted[True], "weights")
+    frames = batch("speak", 64).frames
+    labels = batch("speak", 64).labels.pose
+    with torch.no_grad():
+        codes, mapped = model.encode_pose(frames).flatten(0, 1), model.pose_mapper(labels.flatten(0, 1))
+    spread = codes - codes.mean(0)
+    assert (mapped - codes).square().mean() < 0.8 * spread.square().mean()  # poses in numbers say something of codes
+
+
 @pytest.mark.parametrize("backend", ["reference", "auto"])
 def test_second_derivatives_go_through_blocks_that_are_computed_again(backend: str, trained: Path) -> None:
     found = []
