@@ -133,6 +133,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "syncnet.trunk": "new",
         "irfd.learning_rate": 1e-4,
         "irfd.optimizer": "adam",
+        "irfd.erase_pose": False,
         "speak.optimizer": "adam",
         "irfd.generator_rate": 1.0,
         "speak.generator_rate": 1.0,

@@ -83,6 +83,7 @@ class IrfdConfig:
     trunks: str = "perceptual"  # ours: encoders begin as the net of stage `perceptual`, if there is one; or new
     code_losses_from: float = 0.5  # ours: Eq. 1, 3 and 4 join in after this share of the steps, once there are pictures
     perceptual_from: float = 0.5  # ours: "perceptual" and "reading" join in after this share: blurs only mislead them
+    erase_pose: bool = True  # ours: at the end, what is linear in the pose is taken out of f_I and f_E
     margin: float = 0.05  # alpha of Eq. 1, in units of L2 / sqrt(D); codes of unit length are at most 2 / sqrt(D) apart
     detach_targets: bool = True  # the codes that Eq. 3 and 4 compare with take no gradient
     freeze_reencoder: bool = True  # generated pictures are encoded again without moving the encoders

@@ -46,6 +46,15 @@ class Encoder(nn.Module):
         again: bool = False,
     ) -> Tensor:
         """Codes [B, code_dim] in float32, under autocast too. `again`: see `CodeNorm`."""
+        raw = self.raw(frames)
+        with torch.autocast(raw.device.type, enabled=False):
+            return self.norm(raw, again)
+
+    def raw(
+        self,
+        frames: Tensor,  # [B, 3, H, W] in [-1, 1]
+    ) -> Tensor:
+        """Codes before their normalisation [B, code_dim]."""
         pooled = self.trunk(resize_for_reading(frames, self.image_size)).mean((2, 3))
         with torch.autocast(pooled.device.type, enabled=False):
             weight, bias = at_least_float32(self.linear.weight), at_least_float32(self.linear.bias)
@@ -53,7 +62,7 @@ class Encoder(nn.Module):
             if self.thumbnail is not None:
                 small = nn.functional.adaptive_avg_pool2d(frames.to(weight.dtype), self.thumbnail_size)
                 codes = codes + self.thumbnail(2 * small.flatten(1))  # 2: to a variance of about one
-            return self.norm(codes, again)
+            return codes
 
     def forward_frozen(
         self,

@@ -1,4 +1,7 @@
-"""What is fitted to finished encoders' codes: poses in numbers, emotions by name (METHOD, end of stage `irfd`)."""
+"""What is fitted to finished encoders (METHOD, end of stage `irfd`): poses in numbers, emotions by name.
+
+Before that the pose's linear trace is taken out of f_I and f_E (`erasure.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,46 @@ from speak.datasets.stage_batches import FrameLabels, PairBatch, WindowBatch
 from speak.errors import SpeakError
 from speak.models.irfd import IRFD
 from speak.models.speak import Speak
+from speak.train.erasure import erase
 
 _BATCHES = 64  # of training
+_FRAMES_EACH = 30  # for each number of the widest code: what the pose's trace is looked for in
 _ROUNDS = 1500  # steps of Adam for the mapper
+
+
+def finish_encoders(
+    model: IRFD | Speak,
+    batches: Iterable[PairBatch] | Iterable[WindowBatch],
+    erase_pose: bool,  # from f_I and f_E, where the data have exact poses
+) -> None:
+    """What comes after the last step of a stage that trains encoders."""
+    batches = iter(batches)
+    if erase_pose:
+        _erase_pose(model, batches)
+    fit_controls(model, batches)
+
+
+@torch.no_grad()
+def _erase_pose(model: IRFD | Speak, batches: Iterator[PairBatch] | Iterator[WindowBatch]) -> None:
+    encoders = (model.identity_encoder, model.emotion_encoder)
+    poses: list[Tensor] = []
+    codes: list[list[Tensor]] = [[], []]
+    wanted = _FRAMES_EACH * max(encoder.linear.out_features for encoder in encoders)
+    for frames, labels in (row for batch in batches for row in _labelled(batch)):
+        if labels.pose is None:
+            return
+        poses.append(labels.pose)
+        for encoder, found in zip(encoders, codes, strict=True):
+            found.append(encoder.raw(frames))
+        if sum(map(len, poses)) >= wanted:
+            break
+    pose = torch.cat(poses)
+    known = pose.isfinite().all(1)  # a corpus may know the poses of some clips only
+    if known.sum() < wanted / 4:
+        return
+    scaled = (pose[known] - model.pose_mapper.centre) / model.pose_mapper.spread
+    for encoder, found in zip(encoders, codes, strict=True):
+        erase(encoder, torch.cat(found)[known], scaled)
 
 
 def fit_controls(model: IRFD | Speak, batches: Iterable[PairBatch] | Iterable[WindowBatch]) -> None:
