@@ -39,6 +39,12 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   the style moves, added at every level: 18.0. Codes f_I of zero mean over the batch: 18.6 instead of 19.5. A thumbnail
   of 8x8 beside E_i's ResNet: 20.5. Hair and clothes had had wrong colours: group norm, pooling and the perceptual
   net's indifference to light leave little of them (model.identity.thumbnail).
+- In `speak` encoders that learn on (speak.train_encoders) make better pictures (23.4 -> 24.5 dB) and forget emotions
+  (of 24 clips 75 % read right -> 54 %). E_e put back as it was and 750 steps with frozen encoders and the emotion
+  thrice as heavy did not mend it. The next to try: `speak` on the irfd that README measures, its encoders frozen.
+- The thumbnail brought the pose into f_I (R2 .46 for a linear probe); taking its linear trace out at the end of irfd
+  cost .1 dB there, and .5 dB of a finished `speak`, which has to learn with it.
+- 24 clips do not measure an emotion accuracy: the shipped weights have 75 % on 24 and 59 % on 64.
 - Gradient-reversed probes have to be asked for what the pictures show that encoders have read, which are not S and T.
   Even so, at weight .1, pose read from f_I and f_E stayed (R2 .26 and .22).
 - Two processes with two threads each on two cores slow each other down tenfold: give each one thread and a core.
