@@ -71,8 +71,8 @@ def _stage_speed(name: str, config: Config, out: Path, device: torch.device, qui
     getattr(batches, "close", lambda: None)()  # the other processes rest
     alone = median_ms(lambda: training.advance(samples), 1 if quick else 5)
     about = {"stage": name, "config": to_dict(config), "step": 0}
-    checkpoint.save(folder.path / "weights.pt", about | {"models": training.averages.over(
-        {key: network.state_dict() for key, network in stage.networks.items()})})  # fmt: skip
+    models = {key: network.state_dict() for key, network in stage.networks.items()} | training.averages.state
+    checkpoint.save(folder.path / "weights.pt", about | {"models": models})
     return {
         "stage": name, "batch": settings.batch, "dtype": str(dtype)[6:],
         "samples/s": float(f"{settings.batch * len(steps) / whole:.3g}"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +31,15 @@ class Averages:
                 else:
                     self.state[key][name].copy_(value)
 
-    @torch.no_grad()
-    def take(self) -> None:
-        """Inside `in_use`: keeps what was fitted to the averaged weights."""
-        for key, network in self.networks.items():
-            for name, value in network.state_dict().items():
-                self.state[key][name].copy_(value)
+    def taken(self) -> dict[str, dict[str, Tensor]]:
+        """Inside `in_use`: the weights as they are there, for instance with what was fitted to the averages.
+
+        The averages themselves stay: a training that goes on goes on from them.
+        """
+        return {
+            key: {name: value.detach().clone() for name, value in network.state_dict().items()}
+            for key, network in self.networks.items()
+        }
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -54,10 +56,6 @@ class Averages:
             for key, network in self.networks.items():
                 network.load_state_dict(own[key])
                 network.train(modes[key])
-
-    def over(self, models: Mapping[str, Any]) -> dict[str, Any]:
-        """The averaged weights where there are any, else the weights."""
-        return {key: self.state.get(key, state) for key, state in models.items()}
 
     def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         for key, values in self.state.items():

@@ -74,6 +74,7 @@ def train(
     check_same_step(training.step, folder.path, device)
     averages = training.averages
     held_out: list[Any] | None = None
+    finished: dict[str, Any] | None = None
     figures: dict[str, float] = {}
     bar = tqdm(total=steps, initial=training.step, unit="step", desc=name, disable=rank != 0, smoothing=0.05)
     with bar, stopping_signals() as asked:
@@ -110,9 +111,9 @@ def train(
             if last and stage.finish is not None:
                 with averages.in_use():
                     stage.finish(data.train(steps))
-                    averages.take()
+                    finished = averages.taken()
             if rank == 0 and (last or not stop and training.step % config.train.save_every == 0):
-                training.save()
+                training.save(finished)
             if stop and not last:
                 raise Interrupted(f"stopped at step {training.step} of {steps}, all saved: the same command goes on")
     return figures
@@ -190,8 +191,8 @@ class Training:
             save_plot(self.folder.path / "losses.png", self.folder.rows())
         return figures
 
-    def save(self) -> None:
-        """Checkpoint and weights, each whole or not at all."""
+    def save(self, finished: dict[str, Any] | None = None) -> None:
+        """Checkpoint and weights, each whole or not at all. finished: the averaged networks' weights, if not these."""
         models = {key: network.state_dict() for key, network in self.stage.networks.items()}
         about = {"stage": self.name, "config": to_dict(self.config), "step": self.step}
         random = {"cpu": torch.get_rng_state()}
@@ -202,7 +203,8 @@ class Training:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scalers": [scaler.state_dict() for scaler in self.scalers], "asked": self.asked,
         }  # fmt: skip
-        self.folder.save(content, about | {"models": self.averages.over(models)}, self.config.train.keep)
+        used = models | (finished or self.averages.state)
+        self.folder.save(content, about | {"models": used}, self.config.train.keep)
 
     def resume(self) -> list[str]:
         """Goes on from the newest checkpoint, where there is one; what the user may not expect, a line each.
