@@ -1,6 +1,6 @@
-"""What is fitted to finished encoders (METHOD, end of stage `irfd`): poses in numbers, emotions by name.
+"""What is done to finished encoders (METHOD, end of stage `irfd`): poses in numbers and emotions by name are fitted.
 
-Before that the pose's linear trace is taken out of f_I and f_E (`erasure.py`).
+Before that, in stage `irfd`, the pose's linear trace is taken out of f_I and f_E (`erasure.py`).
 """
 
 from __future__ import annotations
@@ -24,21 +24,13 @@ _FRAMES_EACH = 30  # for each number of the widest code: what the pose's trace i
 _ROUNDS = 1500  # steps of Adam for the mapper
 
 
-def finish_encoders(
-    model: IRFD | Speak,
-    batches: Iterable[PairBatch] | Iterable[WindowBatch],
-    erase_pose: bool,  # from f_I and f_E, where the data have exact poses
-) -> None:
-    """What comes after the last step of a stage that trains encoders."""
-    batches = iter(batches)
-    if erase_pose:
-        _erase_pose(model, batches)
-    fit_controls(model, batches)
-
-
 @torch.no_grad()
-def _erase_pose(model: IRFD | Speak, batches: Iterator[PairBatch] | Iterator[WindowBatch]) -> None:
-    encoders = (model.identity_encoder, model.emotion_encoder)
+def erase_pose(irfd: IRFD, batches: Iterable[PairBatch]) -> None:
+    """Takes what is linear in the pose out of f_I and f_E, where the data have exact poses.
+
+    Not in stage `speak`: its G_g has to learn with the erased codes (a finished one loses half a decibel).
+    """
+    encoders = (irfd.identity_encoder, irfd.emotion_encoder)
     poses: list[Tensor] = []
     codes: list[list[Tensor]] = [[], []]
     wanted = _FRAMES_EACH * max(encoder.linear.out_features for encoder in encoders)
@@ -54,7 +46,7 @@ def _erase_pose(model: IRFD | Speak, batches: Iterator[PairBatch] | Iterator[Win
     known = pose.isfinite().all(1)  # a corpus may know the poses of some clips only
     if known.sum() < wanted / 4:
         return
-    scaled = (pose[known] - model.pose_mapper.centre) / model.pose_mapper.spread
+    scaled = (pose[known] - irfd.pose_mapper.centre) / irfd.pose_mapper.spread
     for encoder, found in zip(encoders, codes, strict=True):
         erase(encoder, torch.cat(found)[known], scaled)
 

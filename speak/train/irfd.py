@@ -17,7 +17,7 @@ from speak.models.codes import concatenated
 from speak.models.discriminator import Discriminator
 from speak.models.irfd import IRFD, Exchange
 from speak.models.vgg import PerceptualFeatures
-from speak.train.controls import finish_encoders
+from speak.train.controls import erase_pose, fit_controls
 from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features, perceptual_terms
@@ -50,8 +50,14 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     if discriminator is not None:
         rate = config.speak.discriminator_learning_rate
         phases.append(Phase("discriminator", parameters_of(discriminator), rate, {"discriminator": 1.0}, step.judge))
-    return Stage(networks, ("irfd",), phases, step.validate, step.picture,
-                 lambda data: finish_encoders(irfd, data, config.irfd.erase_pose))  # fmt: skip
+
+    def finish(batches: Iterable[PairBatch]) -> None:
+        batches = iter(batches)
+        if config.irfd.erase_pose:
+            erase_pose(irfd, batches)
+        fit_controls(irfd, batches)
+
+    return Stage(networks, ("irfd",), phases, step.validate, step.picture, finish)
 
 
 class _Step:

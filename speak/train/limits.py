@@ -5,6 +5,7 @@ from __future__ import annotations
 from speak.config import Config
 from speak.errors import SpeakError
 from speak.models.syncnet import WINDOW_FRAMES
+from speak.train.loop import OPTIMIZERS
 
 LEAST = {
     "train": {"accumulate": 1, "log_every": 1, "check_every": 1, "save_every": 1, "keep": 1, "validation": 1,
@@ -32,8 +33,8 @@ def check_settings(
         if not value < 1:
             raise SpeakError(f"--set train.{name}={value}: must be less than 1")
     optimizer = getattr(getattr(config, stage), "optimizer", "adam")
-    if optimizer not in ("adam", "muon"):
-        raise SpeakError(f"--set {stage}.optimizer={optimizer}: choose adam or muon")
+    if optimizer not in OPTIMIZERS:
+        raise SpeakError(f"--set {stage}.optimizer={optimizer}: choose {' or '.join(OPTIMIZERS)}")
     size = config.model.image_size
     if size < 8 or size & (size - 1):
         raise SpeakError(f"--set model.image_size={size}: must be a power of two from 8 on")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 # x <- (a + b x x^T + c (x x^T)^2) x brings singular values near 1 from far below in five rounds (Jordan's constants).
 _ROUNDS = ((3.4445, -4.7750, 2.0315),) * 5
-_SIZE = 0.6  # root mean square of a matrix' step in learning rates; Adam's are 0.2 to 1
+_SIZE = 0.6  # root mean square of a matrix' step, in learning rates: the best of 0.3, 0.6 and 1 (default_weights.py)
 
 
 class Muon(torch.optim.Optimizer):

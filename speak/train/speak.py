@@ -19,7 +19,7 @@ from speak.models.discriminator import Discriminator
 from speak.models.irfd import ENCODERS, HANDED_ON
 from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
-from speak.train.controls import finish_encoders
+from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features, perceptual_terms
@@ -68,7 +68,7 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
         rate, weights = settings.discriminator_learning_rate, {"discriminator": 1.0}
         phases.append(Phase("discriminator", parameters_of(networks["discriminator"]), rate, weights, step.judge))
     # Encoders that learn on say poses and emotions otherwise than stage `irfd` left it.
-    finish = (lambda data: finish_encoders(model, data, config.irfd.erase_pose)) if settings.train_encoders else None
+    finish = (lambda data: fit_controls(model, data)) if settings.train_encoders else None
     return Stage(networks, ("speak",), phases, step.validate, step.picture, finish)
 
 

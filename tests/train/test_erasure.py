@@ -8,7 +8,7 @@ import torch
 from speak import checkpoint
 from speak.config import preset
 from speak.train.command import run_stage
-from speak.train.controls import finish_encoders
+from speak.train.controls import erase_pose
 from speak.train.erasure import erasing_projection
 from tests.small_training import small
 from tests.tolerances import assert_close
@@ -44,7 +44,8 @@ def test_finished_encoders_have_no_linear_trace_of_the_pose_but_in_f_p(tmp_path:
     of_pose = []
     for erase in (False, True):
         irfd = build("irfd", tmp_path).networks["irfd"].eval()
-        finish_encoders(irfd, iter(samples), erase)
+        if erase:
+            erase_pose(irfd, samples)
         frames, poses = samples[0].source, samples[0].source_labels.pose
         frames, poses = torch.cat([frames, samples[0].target]), torch.cat([poses, samples[0].target_labels.pose])
         with torch.no_grad():

@@ -224,6 +224,9 @@ def test_other_losses_in_the_same_folder_are_refused_in_one_line(tmp_path: Path)
     train(tmp_path, "irfd", 1, config=small(irfd__weight_adversarial=0.1))
     with pytest.raises(SpeakError, match="same --set as before"):
         train(tmp_path, "irfd", 2)
+    train(tmp_path / "adam", "irfd", 1, config=small(irfd__optimizer="adam"))
+    with pytest.raises(SpeakError, match="same --set as before"):
+        train(tmp_path / "adam", "irfd", 2)
 
 
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path, capsys) -> None:
@@ -247,6 +250,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path: Path,
         ("audio", {"train__beta1": 1.5}, "train.beta1=1.5: must be less than 1"),
         ("audio", {"train__workers": -1}, "train.workers=-1"),
         ("irfd", {"rendered__uses": 0}, "rendered.uses=0"),
+        ("irfd", {"irfd__optimizer": "sgd"}, "irfd.optimizer=sgd: choose adam or muon"),
         ("irfd", {"rendered__identities": 1}, "rendered.identities=1"),
         ("irfd", {"model__image_size": 100}, "power of two"),
         ("syncnet", {"rendered__frames": 4}, "SyncNet's windows have 5"),
