@@ -79,7 +79,7 @@ class GeneratorConfig:
 class EditingConfig:
     """The editing module: the width D of f_S', a vector a frame and a generator level (SPEAK Sec. 3.2)."""
 
-    width: int = 80
+    width: int = 72
 
 
 @dataclasses.dataclass(frozen=True)

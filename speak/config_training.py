@@ -115,7 +115,11 @@ class SpeakConfig:
     discriminator_learning_rate: float = 2e-4
     train_encoders: bool = False  # E_i, E_p and E_e learn on; without stage `irfd` they must
     train_audio: bool = True  # E_a learns on
-    pose_source: str = "other"  # own: the frames themselves; other: the same poses on another face, where there are any
+    # ours: what the encoders read, where there is such a thing (rendered people). own: frames of the clip itself, as in
+    # use; other: frames that have only that factor in common with it, so that no code tells what another is to tell
+    identity_source: str = "other"
+    pose_source: str = "other"
+    emotion_source: str = "other"
     warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
     face: float = 10.0  # how much more the pixels about eyes and mouth count in `pixel`
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10

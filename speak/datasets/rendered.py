@@ -213,10 +213,13 @@ class RenderedData:
     def _speak(self, units: _Rendered, how: dict[str, Tensor], number: Tensor) -> WindowBatch:
         count, others = self.config.frames, self.config.emotion_frames
         shown = to_unit_range(units.frames)
-        identity_frame, frames, pose_frames, emotion_frames = shown.split([1, count, count, others], 1)
+        identity_frame, frames, pose_frames, emotion_frames, identity_other, emotion_others = shown.split(
+            [1, count, count, others, 1, others], 1
+        )
         return WindowBatch(
             identity_frame[:, 0], frames, pose_frames, emotion_frames, units.tensors["speech"], self.config.context,
-            _labels(units.labels, slice(1, 1 + count)), units.tensors["phones"], number,
+            _labels(units.labels, slice(1, 1 + count)), units.tensors["phones"], number, identity_other[:, 0],
+            emotion_others,
         )  # fmt: skip
 
 

@@ -197,7 +197,10 @@ class Draws:
         return {"matched": torch.tensor(float(matched)), "foreign": torch.tensor(foreign), "shift": torch.tensor(shift)}
 
     def _speak(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
-        """Identity frame, window, the window's poses on somebody else, emotion frames from elsewhere; speech around."""
+        """Identity frame, window, the window's poses on somebody else, emotion frames from elsewhere; speech around.
+
+        Then the person in another emotion, and the emotion on somebody else.
+        """
         config, count = self.config, self.config.frames
         number, other = self._two_people(generator)
         mood = self._mood(generator)
@@ -211,7 +214,13 @@ class Draws:
         begin = int(generator.integers(0, max(1, driver.frames - count)))
         driving = _pictures(driver, other, torch.arange(begin, begin + count).clamp(max=driver.frames - 1))
         driving = dataclasses.replace(driving, pose=performance.pose[window])
-        pictures = Pictures.joined([shown[: 1 + count], driving, shown[1 + count :]])
+        otherwise, places = self._mood(generator, unlike=mood.emotion), generator.integers(0, len(elsewhere), 1)
+        in_another_mood = _in_mood(
+            _pictures(performance, number, elsewhere[torch.from_numpy(places)]), otherwise, otherwise.weights
+        )
+        places = torch.from_numpy(generator.integers(0, driver.frames, config.emotion_frames))
+        on_another = _in_mood(_pictures(driver, other, places), mood, performance.emotion_weights[elsewhere[picks[1:]]])
+        pictures = Pictures.joined([shown[: 1 + count], driving, shown[1 + count :], in_another_mood, on_another])
         around = count + 2 * config.context
         speech = performance.speech.waveform(*_samples(first - config.context, around))
         return Sample(pictures, {
@@ -303,6 +312,12 @@ def _picture(look: _Look, mood: _Mood, pose: Tensor) -> Pictures:
         torch.tensor([look.number]), torch.tensor([mood.emotion]), torch.tensor([mood.level]), look.identity[None],
         pose, mood.weights, look.mouth, look.eyes, look.scene.light, look.scene.background,
     )  # fmt: skip
+
+
+def _in_mood(pictures: Pictures, mood: _Mood, weights: Tensor) -> Pictures:
+    """The same people in another mood."""
+    emotion, level = (torch.full((len(pictures),), value) for value in (mood.emotion, mood.level))
+    return dataclasses.replace(pictures, emotion=emotion, level=level, emotion_weights=weights)
 
 
 def _pictures(performance: Performance, number: int, frames: Tensor) -> Pictures:

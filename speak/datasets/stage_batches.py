@@ -67,6 +67,9 @@ class WindowBatch:
     labels: FrameLabels  # [B, N]
     phones: Tensor | None = None  # [B, N] int64, index into PHONE_NAMES, what sounds in the middle of each frame
     number: Tensor | None = None  # [B] int64, numbers of the samples: seeds for noise that does not depend on the batch
+    # Of rendered people alone, pictures that have only what is read from them in common with the truth:
+    identity_frame_other: Tensor | None = None  # [B, 3, H, W], same person in the same place, in another emotion
+    emotion_frames_other: Tensor | None = None  # [B, M, 3, H, W], another person in the same emotion
 
 
 @dataclasses.dataclass

@@ -99,18 +99,26 @@ class _Step:
         self.weights = losses.loss_weights(config.speak)
 
     def codes(self, batch: WindowBatch, own: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """f_I, f_P, f_E, f_a of a window; own: poses from the frames themselves, as in use."""
-        if self.settings.pose_source not in ("own", "other"):
-            raise SpeakError(f"speak.pose_source '{self.settings.pose_source}': choose own or other")
-        frames = batch.frames if own or self.settings.pose_source == "own" else batch.pose_frames
+        """f_I, f_P, f_E, f_a of a window; own: read from frames of the clip itself, as in use."""
+        settings = self.settings
+
+        def read(name: str, frames: Tensor, others: Tensor | None) -> Tensor:
+            source = getattr(settings, name)
+            if source not in ("own", "other"):
+                raise SpeakError(f"speak.{name} '{source}': choose own or other")
+            return frames if own or source == "own" or others is None else others
+
+        frames = read("pose_source", batch.frames, batch.pose_frames)
+        identity_frame = read("identity_source", batch.identity_frame, batch.identity_frame_other)
+        emotion_frames = read("emotion_source", batch.emotion_frames, batch.emotion_frames_other)
         model, count = self.model, batch.frames.shape[1]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_encoders):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_encoders):
             training = model.training
             for name in ENCODERS.values():  # frozen encoders encode with the statistics they were trained to have
-                getattr(model, name).train(training and self.settings.train_encoders)
-            identity, pose = model.encode_identity(batch.identity_frame), model.encode_pose(frames)
-            emotion = model.encode_emotion(batch.emotion_frames).mean(1, keepdim=True)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_audio):
+                getattr(model, name).train(training and settings.train_encoders)
+            identity, pose = model.encode_identity(identity_frame), model.encode_pose(frames)
+            emotion = model.encode_emotion(emotion_frames).mean(1, keepdim=True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_audio):
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]
 

@@ -182,6 +182,24 @@ def test_the_window_of_stage_speak_has_its_own_speech_in_the_middle_and_its_pose
     assert batch.labels.landmarks.shape == (2, 5, 68, 2) and batch.phones.shape == (2, 5)
 
 
+def test_what_stage_speak_reads_codes_from_has_only_their_factor_in_common_with_the_window() -> None:
+    for number in range(24):
+        pictures = draws("speak", RenderedConfig(frames=4, emotion_frames=2)).unit(number).pictures
+        assert len(pictures) == 1 + 4 + 4 + 2 + 1 + 2
+        own, person, feeling = (pictures[a:b] for a, b in ((1, 5), (11, 12), (12, 14)))
+        assert torch.equal(person.identity[0], own.identity[0]) and torch.equal(person.background[0], own.background[0])
+        assert person.emotion[0] != own.emotion[0]
+        assert torch.equal(feeling.emotion, own.emotion[:2]) and torch.equal(feeling.level, own.level[:2])
+        assert not torch.equal(feeling.identity[0], own.identity[0]) and not torch.equal(feeling.mouth, own.mouth[:2])
+        for told in (person, feeling):  # the strengths are those of the emotion that the label says
+            felt = (told.emotion_weights > 0.05).nonzero()[:, 1]
+            assert set(felt.tolist()) - {EMOTIONS.index("neutral")} <= set(told.emotion.tolist())
+            assert set(told.emotion.tolist()) <= set(felt.tolist())
+    batch = RenderedData("speak", size=SIZE, config=FEW).batch(range(2))
+    assert batch.identity_frame_other.shape == batch.identity_frame.shape
+    assert batch.emotion_frames_other.shape == batch.emotion_frames.shape
+
+
 def test_the_speech_of_stage_syncnet_is_shifted_by_what_its_label_says() -> None:
     config = RenderedConfig(frames=60, matched=0.4, longest_shift=4, augmented_speech=0.0, chunk=60, uses=10, kept=8)
     data = RenderedData("syncnet", size=8, config=config)
@@ -249,7 +267,7 @@ def test_it_runs_where_media_packages_are_missing() -> None:
         "import sys\n"
         "for name in ('soundfile', 'imageio', 'imageio_ffmpeg', 'PIL'): sys.modules[name] = None\n"
         "from speak.datasets.rendered import RenderedData\n"
-        "from speak.config import RenderedConfig\n"
+        "from speak.config import EMOTIONS, RenderedConfig\n"
         "batch = RenderedData('speak', size=32, config=RenderedConfig(chunk=8)).batch([0])\n"
         "print(tuple(batch.frames.shape))\n"
     )
