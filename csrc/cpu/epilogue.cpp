@@ -69,12 +69,13 @@ template <class T> struct EpilogueOfFiltered {
   const A *demodulations, *noise, *biases, *next_styles;  // of the image and the first result's place
   T *y, *scaled;                                          // at the first result
   int64_t channels, width;                                // of the image
+  bool stream;
   Bend<A> bend;
   V demodulation, bias, styles;
 
-  EpilogueOfFiltered(const Epilogue<T>& e, int64_t n, int64_t row, int64_t column, int64_t width)
+  EpilogueOfFiltered(const Epilogue<T>& e, int64_t n, int64_t row, int64_t column, int64_t width, bool stream)
       : demodulations(e.demodulation + n * e.channels), biases(e.bias), channels(e.channels), width(width),
-        bend(e.bend) {
+        stream(stream), bend(e.bend) {
     const int64_t pixel = row * width + column, at = (n * e.pixels + pixel) * channels;
     noise = e.noise ? e.noise + n * e.noise_stride + pixel : nullptr;
     next_styles = e.next_styles ? e.next_styles + n * channels : nullptr;
@@ -92,16 +93,16 @@ template <class T> struct EpilogueOfFiltered {
     if (noise) values += noise[pixel];
     values += v * demodulation;
     bend.apply(values);
-    if (y) write_lanes(y + at, values);
-    if (scaled) write_lanes(scaled + at, values * styles);
+    if (y) put_lanes(y + at, values, stream);
+    if (scaled) put_lanes(scaled + at, V(values * styles), stream);
   }
 };
 
 template <class T, class A = Accumulate<T>>
 void blurred_sliding(const T* x, const A* f, int64_t pad, const Epilogue<T>& e, int64_t batch, int64_t in_height,
                      int64_t in_width, int64_t height, int64_t width) {
-  const auto make_sink = [&](int64_t image, int64_t row, int64_t column) {
-    return EpilogueOfFiltered<T>(e, image, row, column, width);
+  const auto make_sink = [&](int64_t image, int64_t row, int64_t column, bool stream) {
+    return EpilogueOfFiltered<T>(e, image, row, column, width, stream);
   };
   slide_images<T>(x, f, f, batch, in_height, in_width, pad, pad, height, width, e.channels, make_sink);
 }

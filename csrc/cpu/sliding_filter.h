@@ -6,6 +6,10 @@
 #pragma once
 #include "scalar.h"
 
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 namespace speak::cpu {
 namespace {
 
@@ -40,6 +44,24 @@ inline void write_lanes(bfloat16* to, const Lanes<float>& v) {  // as `store` do
   const Halves halves = __builtin_convertvector(kept, Halves);
   std::memcpy(to, &halves, sizeof halves);
 }
+
+constexpr int64_t kCaches = 32 << 20;  // bytes: about the last cache of a processor of today
+
+// Results that together are larger than the caches are written past them (`stream`): they would be read before they are
+// written, and drive out the rows that are still wanted. `to` is at a multiple of 64 bytes.
+template <class T, class V> inline void put_lanes(T* to, const V& v, bool) { write_lanes(to, v); }
+
+#if defined(__SSE2__)
+inline void put_lanes(float* to, const Lanes<float>& v, bool stream) {
+  if (!stream) return write_lanes(to, v);
+  __m128 quarters[kLanes / 4];  // the widest that every instruction set here can stream
+  std::memcpy(quarters, &v, sizeof v);
+  for (int64_t k = 0; k < kLanes / 4; ++k) _mm_stream_ps(to + 4 * k, quarters[k]);
+}
+inline void end_streams() { _mm_sfence(); }
+#else
+inline void end_streams() {}
+#endif
 
 inline bool can_slide(int64_t column_taps, int64_t row_taps, int64_t channels) {
   return column_taps == kSlidingTaps && row_taps == kSlidingTaps && channels > 0 && channels % kLanes == 0;
@@ -151,13 +173,14 @@ SPEAK_ROWS void slide(const Window<T, kRows>& from, const A* row_taps, int64_t c
 }
 
 // All results, [images, height, width, channels], of images [in_height, in_width, channels] that lie pad_y, pad_x from
-// the first result's corner. make_sink(image, row, column): what takes the results from there on.
+// the first result's corner. make_sink(image, row, column, stream): what takes the results from there on.
 template <class T, class MakeSink, class A = Accumulate<T>>
 void slide_images(const T* x, const A* column_taps, const A* row_taps, int64_t images, int64_t in_height,
                   int64_t in_width, int64_t pad_y, int64_t pad_x, int64_t height, int64_t width, int64_t channels,
                   const MakeSink& make_sink) {
   const int64_t row_size = in_width * channels, step = strip_width(width, channels * sizeof(T));
   const int64_t strips = (width + step - 1) / step, pairs = (height + 1) / 2;
+  const bool stream = images * height * width * channels * static_cast<int64_t>(sizeof(T)) > kCaches;
   parallel(images * strips * pairs, 2 * step * channels * kSlidingTaps, [&](int64_t begin, int64_t end) {
     std::vector<A> state(2 * 3 * channels);
     for (int64_t i = begin; i < end; ++i) {
@@ -167,13 +190,14 @@ void slide_images(const T* x, const A* column_taps, const A* row_taps, int64_t i
         const Window<T, kRows> window(x + image * in_height * row_size, column_taps, row - pad_y, in_height, row_size,
                                       in_width);
         slide<T, kRows>(window, row_taps, channels, column - pad_x, std::min(step, width - column), state.data(),
-                        make_sink(image, row, column));
+                        make_sink(image, row, column, stream));
       };
       if (row + 1 < height)
         run(std::integral_constant<int, 2>{});
       else
         run(std::integral_constant<int, 1>{});
     }
+    end_streams();
   });
 }
 

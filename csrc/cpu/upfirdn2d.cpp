@@ -126,17 +126,18 @@ void along_row(const A* samples, const A* taps, int64_t count, Axis x, int64_t s
 template <class T> struct WriteRow {
   T* to;
   int64_t channels, row_size;
+  bool stream;
   void prepare(int64_t) {}
   void take(const Lanes<Accumulate<T>>& v, int64_t row, int64_t pixel, int64_t c) {
-    write_lanes(to + row * row_size + pixel * channels + c, v);
+    put_lanes(to + row * row_size + pixel * channels + c, v, stream);
   }
 };
 
 template <class T, class A = Accumulate<T>>
 void run_sliding(const T* in, T* result, const Filter<A>& filter, Axis y, Axis x, int64_t images, int64_t channels) {
   const int64_t row_size = x.out * channels;
-  const auto make_sink = [&](int64_t image, int64_t row, int64_t column) {
-    return WriteRow<T>{result + (image * y.out + row) * row_size + column * channels, channels, row_size};
+  const auto make_sink = [&](int64_t image, int64_t row, int64_t column, bool stream) {
+    return WriteRow<T>{result + (image * y.out + row) * row_size + column * channels, channels, row_size, stream};
   };
   slide_images<T>(in, filter.down_columns.data(), filter.along_rows.data(), images, y.in, x.in, y.pad, x.pad, y.out,
                   x.out, channels, make_sink);

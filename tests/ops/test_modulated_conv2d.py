@@ -86,6 +86,22 @@ def test_the_epilogue_equals_its_reference_whatever_is_left_out(
                 assert_close(actual, wanted, dtype)
 
 
+def test_results_larger_than_the_caches_are_whole(compiled: None) -> None:
+    """They are written past the caches: every one is there when the operator returns, for whoever reads it."""
+    torch.manual_seed(3)
+    x = torch.randn(1, 96, 301, 303).contiguous(memory_format=torch.channels_last)
+    blur = ops.setup_filter([1, 3, 3, 1], separable=True)
+    keywords = {"noise": torch.randn(1, 1, 302, 304), "bias": torch.randn(96), "next_styles": torch.rand(1, 96)}
+    for _ in range(3):
+        y = ops.upfirdn2d(x, blur, padding=2)
+        assert y.numel() * y.element_size() > 32 << 20
+        assert_close(y, ops.upfirdn2d_ref(x, blur, padding=2))
+        results = ops.layer_epilogue(x, blur, (2, 2), **keywords)
+        for result, expected in zip(results, ops.layer_epilogue_ref(x, blur, (2, 2), **keywords), strict=True):
+            assert_close(result, expected)
+        del y, results
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("channels", [16, 19, 64])
