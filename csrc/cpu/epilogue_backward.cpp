@@ -19,29 +19,7 @@ template <class T> struct Backward {
 // Sums by channel: of dt * x, of dt, and of dscaled * y.
 constexpr int kSums = 3;
 
-// One pixel, all channels. Which gradients there are is known at compile time, so that the loop has no branches.
-template <class T, bool has_y, bool has_scaled, class A = Accumulate<T>>
-SPEAK_ROWS void vector(const T* __restrict dy, const T* __restrict dscaled, const T* __restrict x,
-                       const T* __restrict y, const A* __restrict d, const A* __restrict s, T* __restrict dx,
-                       A* __restrict dt, A* __restrict by_x, A* __restrict plain, A* __restrict by_y, int64_t channels,
-                       Bend<A> bend) {
-  for (int64_t c = 0; c < channels; ++c) {
-    const A result = load(y[c]);
-    A g = has_y ? load(dy[c]) : A(0);
-    if (has_scaled) {
-      const A gs = load(dscaled[c]);
-      g += gs * s[c];
-      by_y[c] += gs * result;
-    }
-    const A v = g * bend.steepness(result);
-    dt[c] = v;
-    store(dx[c], v * d[c]);
-    by_x[c] += v * load(x[c]);
-    plain[c] += v;
-  }
-}
-
-template <class A> SPEAK_ROWS A sum_of(const A* __restrict v, int64_t count) {
+template <class A> inline A sum_of(const A* __restrict v, int64_t count) {
   A lanes[kLanes] = {}, total = 0;
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
@@ -49,6 +27,33 @@ template <class A> SPEAK_ROWS A sum_of(const A* __restrict v, int64_t count) {
   for (; i < count; ++i) total += v[i];
   for (A lane : lanes) total += lane;
   return total;
+}
+
+// `count` pixels, all channels. Which gradients there are is known at compile time: the inner loop has no branches.
+template <class T, bool has_y, bool has_scaled, class A = Accumulate<T>>
+SPEAK_ROWS void vectors(const T* __restrict dy, const T* __restrict dscaled, const T* __restrict x,
+                        const T* __restrict y, const A* __restrict d, const A* __restrict s, T* __restrict dx,
+                        A* __restrict dnoise, A* __restrict dt, A* __restrict sums, int64_t count, int64_t channels,
+                        Bend<A> bend) {
+  A *__restrict by_x = sums, *__restrict plain = sums + channels, *__restrict by_y = sums + 2 * channels;
+  for (int64_t p = 0, first = 0; p < count; ++p, first += channels) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t i = first + c;
+      const A result = load(y[i]);
+      A g = has_y ? load(dy[i]) : A(0);
+      if (has_scaled) {
+        const A gs = load(dscaled[i]);
+        g += gs * s[c];
+        by_y[c] += gs * result;
+      }
+      const A v = g * bend.steepness(result);
+      dt[c] = v;
+      store(dx[i], v * d[c]);
+      by_x[c] += v * load(x[i]);
+      plain[c] += v;
+    }
+    if (dnoise) dnoise[p] += sum_of(dt, channels);
+  }
 }
 
 // A piece of one channel's plane; `lanes` holds the kSums sums side by side.
@@ -86,12 +91,9 @@ void piece(const Backward<T>& b, Layout layout, int64_t n, int64_t pixel, int64_
     constexpr bool Y = decltype(has_y)::value, S = decltype(has_scaled)::value;
     const auto from = [](const T* base, int64_t at) { return base ? base + at : nullptr; };
     if (layout == Layout::channels_last) {
-      for (int64_t p = 0; p < count; ++p) {
-        const int64_t at = (n * b.pixels + pixel + p) * C;
-        vector<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation + n * C, s, b.dx + at,
-                        dt, sums, sums + C, sums + 2 * C, C, b.bend);
-        if (dnoise) dnoise[p] += sum_of(dt, C);
-      }
+      const int64_t at = (n * b.pixels + pixel) * C;
+      vectors<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation + n * C, s, b.dx + at,
+                       dnoise, dt, sums, count, C, b.bend);
       return;
     }
     for (int64_t c = 0; c < C; ++c) {
