@@ -155,6 +155,25 @@ def test_probes_are_asked_for_what_the_pictures_that_encoders_read_show(trained:
         assert torch.equal(asked["read"]["emotion_from_pose"][1], torch.cat([codes.emotion for codes in wanted]))
 
 
+@pytest.mark.parametrize("source", ["own", "other"])
+@pytest.mark.parametrize("factor, own", [("identity", "identity_frame"), ("emotion", "emotion_frames")])
+def test_stage_speak_reads_a_code_from_the_frames_that_the_setting_names(
+    factor: str, own: str, source: str, trained: Path
+) -> None:
+    stage, samples = build("speak", trained, **{f"speak__{factor}_source": source}), batch("speak")
+    step = stage.phases[0].losses.__self__
+    place = ("identity", "pose", "emotion").index(factor)
+    other = f"{own}_other"
+    encode = getattr(stage.networks["speak"].eval(), f"encode_{factor}")
+    with torch.no_grad():
+        for as_in_use, read in ((False, own if source == "own" else other), (True, own)):
+            wanted = encode(getattr(samples, read))
+            wanted = wanted.mean(1, keepdim=True) if factor == "emotion" else wanted
+            assert_close(step.codes(samples, own=as_in_use)[place], wanted)
+        setattr(samples, other, None)  # a corpus has no such pictures
+        assert_close(step.codes(samples)[place], wanted)
+
+
 @pytest.mark.parametrize("name", ["identity", "classification", "pose", "emotion", "self", "cross", "angles"])
 def test_every_loss_of_irfd_can_be_switched_off(name: str, tmp_path: Path) -> None:
     stage = build("irfd", tmp_path, **{f"irfd__weight_{name}": 0.0})
