@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from speak import losses
 from speak.config import Config
 from speak.datasets.stage_batches import PairBatch
-from speak.errors import SpeakError
 from speak.metrics import effective_rank
 from speak.models.codes import concatenated
 from speak.models.discriminator import Discriminator
@@ -75,8 +74,6 @@ class _Step:
         settings, weights = self.settings, self.weights
 
         def read(source: str, frames: Tensor | None) -> Tensor | None:
-            if source not in ("own", "other"):
-                raise SpeakError(f"irfd source '{source}': choose own or other")
             return None if own or source == "own" else frames
 
         encoded = again and any(weights[name] for name in CODE_LOSSES)

@@ -13,6 +13,7 @@ LEAST = {
     "rendered": {"identities": 2, "frames": 1, "emotion_frames": 1, "context": 0, "speech_frames": 1,
                  "longest_shift": 2, "uses": 1, "frame_uses": 1, "kept": 1, "chunk": 1},
 }  # fmt: skip
+SOURCES = ("identity_source", "pose_source", "emotion_source")  # of stages irfd and speak
 BELOW_ONE = ("beta1", "beta2", "ema_decay")
 
 
@@ -35,6 +36,10 @@ def check_settings(
     optimizer = getattr(getattr(config, stage), "optimizer", "adam")
     if optimizer not in OPTIMIZERS:
         raise SpeakError(f"--set {stage}.optimizer={optimizer}: choose {' or '.join(OPTIMIZERS)}")
+    for name in SOURCES:
+        source = getattr(getattr(config, stage), name, "own")
+        if source not in ("own", "other"):
+            raise SpeakError(f"--set {stage}.{name}={source}: choose own or other")
     size = config.model.image_size
     if size < 8 or size & (size - 1):
         raise SpeakError(f"--set model.image_size={size}: must be a power of two from 8 on")

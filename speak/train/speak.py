@@ -12,7 +12,6 @@ from speak import losses
 from speak.checkpoint import load_into
 from speak.config import Config, sample_of_frame
 from speak.datasets.stage_batches import WindowBatch
-from speak.errors import SpeakError
 from speak.metrics import psnr, to_uint8
 from speak.models.codes import Codes
 from speak.models.discriminator import Discriminator
@@ -102,15 +101,12 @@ class _Step:
         """f_I, f_P, f_E, f_a of a window; own: read from frames of the clip itself, as in use."""
         settings = self.settings
 
-        def read(name: str, frames: Tensor, others: Tensor | None) -> Tensor:
-            source = getattr(settings, name)
-            if source not in ("own", "other"):
-                raise SpeakError(f"speak.{name} '{source}': choose own or other")
+        def read(source: str, frames: Tensor, others: Tensor | None) -> Tensor:
             return frames if own or source == "own" or others is None else others
 
-        frames = read("pose_source", batch.frames, batch.pose_frames)
-        identity_frame = read("identity_source", batch.identity_frame, batch.identity_frame_other)
-        emotion_frames = read("emotion_source", batch.emotion_frames, batch.emotion_frames_other)
+        frames = read(settings.pose_source, batch.frames, batch.pose_frames)
+        identity_frame = read(settings.identity_source, batch.identity_frame, batch.identity_frame_other)
+        emotion_frames = read(settings.emotion_source, batch.emotion_frames, batch.emotion_frames_other)
         model, count = self.model, batch.frames.shape[1]
         with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_encoders):
             training = model.training

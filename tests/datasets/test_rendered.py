@@ -267,7 +267,7 @@ def test_it_runs_where_media_packages_are_missing() -> None:
         "import sys\n"
         "for name in ('soundfile', 'imageio', 'imageio_ffmpeg', 'PIL'): sys.modules[name] = None\n"
         "from speak.datasets.rendered import RenderedData\n"
-        "from speak.config import EMOTIONS, RenderedConfig\n"
+        "from speak.config import RenderedConfig\n"
         "batch = RenderedData('speak', size=32, config=RenderedConfig(chunk=8)).batch([0])\n"
         "print(tuple(batch.frames.shape))\n"
     )
