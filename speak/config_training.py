@@ -76,6 +76,7 @@ class IrfdConfig:
     weight_angles: float = 0.3  # ours: exact poses read from f_P by a linear map, where they are known
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     face: float = 4.0  # ours: how much more the pixels about eyes and mouth count in self and cross
+    jitter: float = 1.0  # ours: strength of the small changes of place, light and noise before frames are read; 0: none
     # ours: which picture each encoder reads. own: S (or T) itself; other: one that has only that factor in common
     identity_source: str = "other"
     pose_source: str = "other"
@@ -114,6 +115,7 @@ class SpeakConfig:
     generator_rate: float = 2.0  # ours: of G_g's learning rate; its equalised weights hardly move at the others'
     discriminator_learning_rate: float = 2e-4
     train_encoders: bool = False  # E_i, E_p and E_e learn on; without stage `irfd` they must
+    train_identity: bool = False  # ours: E_i alone learns on
     train_audio: bool = True  # E_a learns on
     # ours: what the encoders read, where there is such a thing (rendered people). own: frames of the clip itself, as in
     # use; other: frames that have only that factor in common with it, so that no code tells what another is to tell
@@ -122,10 +124,12 @@ class SpeakConfig:
     emotion_source: str = "other"
     warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
     face: float = 10.0  # how much more the pixels about eyes and mouth count in `pixel`
+    jitter: float = 1.0  # ours: strength of the small changes of place, light and noise before frames are read; 0: none
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
     weight_sync: float = 0.1  # L_sync, Eq. 11-12
     weight_perceptual: float = 1.0  # L_vgg
     weight_reading: float = 0.5  # ours: what the perceptual net reads from the frames; without it mouths hardly move
+    weight_emotion_code: float = 0.0  # ours: Eq. 4 goes on, E_e reads from the frames what it reads from the true ones
     weight_pixel: float = 1.0  # ours: mean absolute difference
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
+
 from speak.config import Config, preset, with_changes
+from speak.datasets.rendered import RenderedData
+from speak.train.command import STAGES, _Inputs
+from speak.train.stage import Stage
 
 CHANGES = {
     "model.image_size": 16,
@@ -35,3 +42,16 @@ def settings(**more: object) -> list[str]:
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         flags += ["--set", f"{key}={text}"]
     return flags
+
+
+def build(name: str, out: Path, **changes: object) -> Stage:
+    """A stage as it begins, with what the stages before it have left in the run folder."""
+    config = small(**changes)
+    torch.manual_seed(0)
+    return STAGES[name][0](config, _Inputs(out, {}, None), torch.device("cpu"))
+
+
+def batch(name: str, count: int = 4, **changes: object) -> object:
+    """Samples of rendered people for a stage."""
+    config = small(**changes)
+    return RenderedData(name, 3, "train", config.model.image_size, config.rendered).batch(range(count))

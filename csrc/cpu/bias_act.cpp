@@ -1,5 +1,5 @@
 // bias_act on CPU: one pass over [outer, C, inner], where inner is 1 for channels-last data.
-#include "scalar.h"
+#include "streaming.h"
 
 namespace speak::cpu {
 namespace {
@@ -71,11 +71,15 @@ int64_t rows_at_once(const Shape& s) { return std::max<int64_t>(1, kRow / std::m
 
 template <class T, class A = Accumulate<T>>
 void forward(const T* x, const A* b, T* y, Shape s, Bend<A> bend) {
+  const bool stream = goes_past_caches<T>(s.outer * s.channels * s.inner);
   if (s.inner == 1) {
     const int64_t rows = rows_at_once(s);
     parallel((s.outer + rows - 1) / rows, rows * s.channels, [&](int64_t begin, int64_t end) {
-      const int64_t first = begin * rows, last = std::min(s.outer, end * rows);
-      vectors<T>(x + first * s.channels, b, y + first * s.channels, last - first, s.channels, bend);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t at = i * rows * s.channels, here = std::min(rows, s.outer - i * rows);
+        put_block(y + at, here * s.channels, stream,
+                  [&](T* to) { vectors<T>(x + at, b, to, here, s.channels, bend); });
+      }
     });
     return;
   }
@@ -83,7 +87,8 @@ void forward(const T* x, const A* b, T* y, Shape s, Bend<A> bend) {
   parallel(s.outer * s.channels * blocks, std::min(s.inner, kRow), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t at = i / blocks * s.inner + i % blocks * kRow, count = std::min(kRow, s.inner - i % blocks * kRow);
-      plane<T>(x + at, b[i / blocks % s.channels], y + at, count, bend);
+      put_block(y + at, count, stream,
+                [&](T* to) { plane<T>(x + at, b[i / blocks % s.channels], to, count, bend); });
     }
   });
 }
@@ -95,6 +100,7 @@ void backward(const T* dy, const T* y, T* dx, A* db, Shape s, Bend<A> bend) {
   const bool last = s.inner == 1;
   const int64_t span = last ? 16 * rows_at_once(s) : 1;  // vectors, or planes, that a sum covers
   const int64_t blocks = last ? (s.outer + span - 1) / span : s.outer;
+  const bool stream = goes_past_caches<T>(s.outer * s.channels * s.inner);
   std::vector<double> partial(blocks * s.channels);
   if (last)
     parallel(blocks, span * s.channels, [&](int64_t begin, int64_t end) {
@@ -103,7 +109,9 @@ void backward(const T* dy, const T* y, T* dx, A* db, Shape s, Bend<A> bend) {
         std::fill(sum.begin(), sum.end(), A(0));
         for (int64_t r = block * span; r < std::min(s.outer, (block + 1) * span); ++r) {
           const int64_t at = r * s.channels;
-          vector_backward<T>(dy + at, y + at, dx + at, sum.data(), s.channels, bend);
+          put_block(dx + at, s.channels, stream, [&](T* to) {
+            vector_backward<T>(dy + at, y + at, to, sum.data(), s.channels, bend);
+          });
         }
         std::copy(sum.begin(), sum.end(), partial.begin() + block * s.channels);
       }
@@ -111,10 +119,11 @@ void backward(const T* dy, const T* y, T* dx, A* db, Shape s, Bend<A> bend) {
   else
     parallel(s.outer * s.channels, s.inner, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
-        for (int64_t first = 0; first < s.inner; first += 16 * kRow) {
+        for (int64_t first = 0; first < s.inner; first += kRow) {
           A lanes[kLanes] = {};
-          const int64_t at = i * s.inner + first, count = std::min(16 * kRow, s.inner - first);
-          plane_backward<T>(dy + at, y + at, dx + at, lanes, count, bend);
+          const int64_t at = i * s.inner + first, count = std::min(kRow, s.inner - first);
+          put_block(dx + at, count, stream,
+                    [&](T* to) { plane_backward<T>(dy + at, y + at, to, lanes, count, bend); });
           for (A lane : lanes) partial[i] += lane;
         }
     });

@@ -38,24 +38,32 @@ template <class T> struct Epilogue {
   int64_t noise_stride;  // 0 where every image gets the same noise
   Bend<A> bend;
   T *y, *scaled;
+  bool stream;  // the results go past the caches
 
   template <class In> void channels_last(const In* t, int64_t n, int64_t pixel, int64_t count) const {
     const A *d = demodulation + n * channels, *s = next_styles ? next_styles + n * channels : nullptr;
     const A* z = noise ? noise + n * noise_stride + pixel : nullptr;
     const int64_t at = (n * pixels + pixel) * channels;
-    if (y) vectors<T, false>(t, y + at, d, s, z, bias, count, channels, bend);
-    if (scaled) vectors<T, true>(t, scaled + at, d, s, z, bias, count, channels, bend);
+    const int64_t values = count * channels;
+    if (y) put_block(y + at, values, stream, [&](T* to) {
+      vectors<T, false>(t, to, d, s, z, bias, count, channels, bend);
+    });
+    if (scaled) put_block(scaled + at, values, stream, [&](T* to) {
+      vectors<T, true>(t, to, d, s, z, bias, count, channels, bend);
+    });
   }
 
   template <class In> void planar(const In* t, int64_t n, int64_t c, int64_t pixel, int64_t count) const {
     const A d = demodulation[n * channels + c];
     const A* z = noise ? noise + n * noise_stride + pixel : nullptr;
     const int64_t at = (n * channels + c) * pixels + pixel;
-    const auto write = [&](T* to, A scale) {
-      if (z)
-        plane<T, true>(t, to + at, d, scale, z, bias[c], count, bend);
-      else
-        plane<T, false>(t, to + at, d, scale, z, bias[c], count, bend);
+    const auto write = [&](T* result, A scale) {
+      put_block(result + at, count, stream, [&](T* to) {
+        if (z)
+          plane<T, true>(t, to, d, scale, z, bias[c], count, bend);
+        else
+          plane<T, false>(t, to, d, scale, z, bias[c], count, bend);
+      });
     };
     if (y) write(y, A(1));
     if (scaled) write(scaled, next_styles[n * channels + c]);
@@ -132,7 +140,8 @@ void blurred(const T* x, const A* f, int64_t taps, int64_t pad, const Epilogue<T
              int64_t in_width, int64_t height, int64_t width, Layout layout) {
   const bool last = layout == Layout::channels_last;
   const int64_t stride = last ? e.channels : 1, planes = last ? batch : batch * e.channels;
-  const int64_t step = std::min(width, std::max<int64_t>(8, 2 * kRow / std::max<int64_t>(1, stride)));
+  const int64_t values = e.stream ? kRow : 2 * kRow;  // what is streamed is made in blocks of kRow
+  const int64_t step = std::min(width, std::max<int64_t>(8, values / std::max<int64_t>(1, stride)));
   parallel(planes * height, width * stride, [&](int64_t begin, int64_t end) {
     std::vector<A> column((step + taps - 1) * stride), piece(step * stride);
     for (int64_t i = begin; i < end; ++i) {
@@ -210,7 +219,8 @@ std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, in
                         noises == 1 ? 0 : height * width,
                         bend_for<T>(slope, gain, clamp),
                         plain ? mutable_data<T>(y) : nullptr,
-                        s ? mutable_data<T>(scaled) : nullptr};
+                        s ? mutable_data<T>(scaled) : nullptr,
+                        goes_past_caches<T>(batch * channels * height * width)};
     if (filter && layout == Layout::channels_last && can_slide(taps, taps, channels))
       blurred_sliding<T>(data<T>(held), data<A>(*filter), pad0, e, batch, in_height, in_width, height, width);
     else if (filter)

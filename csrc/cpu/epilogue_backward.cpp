@@ -2,7 +2,7 @@
 //
 // Work is cut into pieces of a fixed number of pixels. Each piece leaves its sums by channel in double precision, and
 // they are added up in order afterwards: the result does not depend on the number of threads.
-#include "scalar.h"
+#include "streaming.h"
 
 namespace speak::cpu {
 namespace {
@@ -14,6 +14,7 @@ template <class T> struct Backward {
   const A *demodulation, *next_styles;
   Bend<A> bend;
   T* dx;
+  bool stream;  // dx goes past the caches
 };
 
 // Sums by channel: of dt * x, of dt, and of dscaled * y.
@@ -91,16 +92,25 @@ void piece(const Backward<T>& b, Layout layout, int64_t n, int64_t pixel, int64_
     constexpr bool Y = decltype(has_y)::value, S = decltype(has_scaled)::value;
     const auto from = [](const T* base, int64_t at) { return base ? base + at : nullptr; };
     if (layout == Layout::channels_last) {
-      const int64_t at = (n * b.pixels + pixel) * C;
-      vectors<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation + n * C, s, b.dx + at,
-                       dnoise, dt, sums, count, C, b.bend);
+      const int64_t step = b.stream ? std::max<int64_t>(1, kRow / C) : count;
+      for (int64_t first = 0; first < count; first += step) {
+        const int64_t at = (n * b.pixels + pixel + first) * C, here = std::min(step, count - first);
+        put_block(b.dx + at, here * C, b.stream, [&](T* to) {
+          vectors<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation + n * C, s, to,
+                           dnoise ? dnoise + first : nullptr, dt, sums, here, C, b.bend);
+        });
+      }
       return;
     }
     for (int64_t c = 0; c < C; ++c) {
-      const int64_t at = (n * C + c) * b.pixels + pixel;
       A lanes[kSums * kLanes] = {};
-      plane<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation[n * C + c], s ? s[c] : A(0),
-                     b.dx + at, dnoise, lanes, count, b.bend);
+      for (int64_t first = 0; first < count; first += kRow) {
+        const int64_t at = (n * C + c) * b.pixels + pixel + first, here = std::min(kRow, count - first);
+        put_block(b.dx + at, here, b.stream, [&](T* to) {
+          plane<T, Y, S>(from(b.dy, at), from(b.dscaled, at), b.x + at, b.y + at, b.demodulation[n * C + c],
+                         s ? s[c] : A(0), to, dnoise ? dnoise + first : nullptr, lanes, here, b.bend);
+        });
+      }
       for (int q = 0; q < kSums; ++q) sums[q * C + c] += sum_of(lanes + q * kLanes, kLanes);
     }
   };
@@ -152,7 +162,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> epilogue_backward(
     const std::vector<A> ones(d ? 0 : batch * channels, A(1));
     const Backward<T> b{channels, pixels, data_or_null<T>(gy), data_or_null<T>(gs), data<T>(held), data<T>(result),
                         d ? data<A>(*d) : ones.data(), data_or_null<A>(s), bend_for<T>(slope, gain, clamp),
-                        mutable_data<T>(dx)};
+                        mutable_data<T>(dx), goes_past_caches<T>(x.numel())};
     // About 16k values a piece: enough to be worth a task, and sums in A stay short. At least 64 pixels, so that the
     // sums of all pieces stay small beside the data however many channels there are.
     const int64_t span = layout == Layout::channels_last ? std::max<int64_t>(64, 16 * kRow / channels) : 4 * kRow;

@@ -105,10 +105,4 @@ template <class T> const T* data_or_null(const std::optional<Tensor>& x) {
   return x.has_value() ? data<T>(*x) : nullptr;
 }
 
-// f(begin, end) over 0..count on all threads; tasks of at least 32k elements.
-template <class F> void parallel(int64_t count, int64_t elements_each, F f) {
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, elements_each));
-  if (count > 0) torch::stable::parallel_for(0, count, grain, f);
-}
-
 }  // namespace speak::cpu

@@ -4,13 +4,14 @@
 // five rows of the image, and the last four stay in registers. Nothing but rows of the image is read and nothing but
 // results written. Wide images go strip by strip, so that what is read again comes from a near cache.
 #pragma once
-#include "scalar.h"
-
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
+#include "streaming.h"
 
 namespace speak::cpu {
+
+// For rounding to bfloat16: just below half of what is dropped, and a bfloat16 that is not a number. Not const: of
+// constants gcc would make vectors anew for every result, with three instructions each.
+inline uint32_t just_below_half = 0x7fff, not_a_number = 0x7fc0;
+
 namespace {
 
 constexpr int64_t kSlidingTaps = 4;
@@ -39,16 +40,13 @@ inline void read_lanes(Lanes<float>& v, const bfloat16* from) {
 inline void write_lanes(bfloat16* to, const Lanes<float>& v) {  // as `store` does
   Words bits;
   std::memcpy(&bits, &v, sizeof bits);
-  const Words rounded = bits + 0x7fffu + ((bits >> 16) & 1u), nan = Words{} + 0x7fc00000u;
-  const Words kept = ((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded) >> 16;
+  const Words odd = bits << 15 >> 31, rounded = (bits + odd + just_below_half) >> 16;
+  const Words kept = v == v ? rounded : Words{} + not_a_number;
   const Halves halves = __builtin_convertvector(kept, Halves);
   std::memcpy(to, &halves, sizeof halves);
 }
 
-constexpr int64_t kCaches = 32 << 20;  // bytes: about the last cache of a processor of today
-
-// Results that together are larger than the caches are written past them (`stream`): they would be read before they are
-// written, and drive out the rows that are still wanted. `to` is at a multiple of 64 bytes.
+// Writes past the caches where `stream` is set. `to` is at a multiple of 64 bytes.
 template <class T, class V> inline void put_lanes(T* to, const V& v, bool) { write_lanes(to, v); }
 
 #if defined(__SSE2__)
@@ -58,9 +56,6 @@ inline void put_lanes(float* to, const Lanes<float>& v, bool stream) {
   std::memcpy(quarters, &v, sizeof v);
   for (int64_t k = 0; k < kLanes / 4; ++k) _mm_stream_ps(to + 4 * k, quarters[k]);
 }
-inline void end_streams() { _mm_sfence(); }
-#else
-inline void end_streams() {}
 #endif
 
 inline bool can_slide(int64_t column_taps, int64_t row_taps, int64_t channels) {
@@ -180,7 +175,7 @@ void slide_images(const T* x, const A* column_taps, const A* row_taps, int64_t i
                   const MakeSink& make_sink) {
   const int64_t row_size = in_width * channels, step = strip_width(width, channels * sizeof(T));
   const int64_t strips = (width + step - 1) / step, pairs = (height + 1) / 2;
-  const bool stream = images * height * width * channels * static_cast<int64_t>(sizeof(T)) > kCaches;
+  const bool stream = goes_past_caches<T>(images * height * width * channels);
   parallel(images * strips * pairs, 2 * step * channels * kSlidingTaps, [&](int64_t begin, int64_t end) {
     std::vector<A> state(2 * 3 * channels);
     for (int64_t i = begin; i < end; ++i) {
@@ -197,7 +192,6 @@ void slide_images(const T* x, const A* column_taps, const A* row_taps, int64_t i
       else
         run(std::integral_constant<int, 1>{});
     }
-    end_streams();
   });
 }
 

@@ -15,7 +15,7 @@ from torch import nn
 from speak import checkpoint
 from speak.config import PRESETS, Config, from_dict, parse_settings, preset, with_changes
 from speak.errors import SpeakError
-from speak.models.irfd import HANDED_ON
+from speak.models.irfd import ENCODERS, HANDED_ON
 from speak.models.recompute import recompute_blocks
 from speak.precision import choose_device, choose_dtype
 from speak.train import audio, irfd, judge, syncnet
@@ -102,7 +102,7 @@ def run_stage(
         raise SpeakError(f"--steps {steps} --batch {batch}: both are whole numbers from 1 on")
     rank, world = rank_and_world()
     check_settings(config, name, batch, world)
-    inputs = _Inputs(out, sources or {}, vgg)
+    inputs = _Inputs(out, sources or {}, vgg, init)
     config = inputs.fitted(name, config)
     torch.manual_seed(config.train.seed)
     stage = STAGES[name][0](config, inputs, device)
@@ -110,8 +110,10 @@ def run_stage(
         for network in stage.networks.values():
             recompute_blocks(network)
     if init is not None:
-        finished = name == "speak" and not settings.train_encoders and inputs.weights("irfd", needed=False)
-        _initialise(stage.networks, name, init, HANDED_ON if finished else ())
+        kept: tuple[str, ...] = ()
+        if name == "speak" and not settings.train_encoders and inputs.weights("irfd", needed=False):
+            kept = tuple(part for part in HANDED_ON if not (settings.train_identity and part == ENCODERS["identity"]))
+        _initialise(stage.networks, name, init, kept)
     share_batch_norms(list(stage.networks.values()), device)
     share_weights(list(stage.networks.values()))
     torch.manual_seed(config.train.seed + 1 + rank)
@@ -153,9 +155,9 @@ def stage_inputs(run: Path) -> Inputs:
 class _Inputs(Predecessors):
     """Earlier stages, and the weights of others that stand in for them."""
 
-    def __init__(self, run: Path, named: dict[str, str], vgg: str | None) -> None:
+    def __init__(self, run: Path, named: dict[str, str], vgg: str | None, init: str | None = None) -> None:
         super().__init__(run, named)
-        self.vgg_file = vgg
+        self.vgg_file, self.init = vgg, init
         self._wav2vec: Any = None
 
     def fitted(self, name: str, config: Config) -> Config:
@@ -184,7 +186,8 @@ class _Inputs(Predecessors):
     def weights(self, stage: str, needed: bool = True) -> dict[str, Any] | None:
         if stage == "audio" and stage in self.named and not _is_ours(self.named[stage]):
             return self._foreign_audio(self.named[stage])
-        return super().weights(stage, needed)
+        # Weights to begin with have encoders of their own.
+        return super().weights(stage, needed and not (stage == "irfd" and self.init is not None))
 
     def _foreign_audio(self, file: str) -> dict[str, Any]:
         """A wav2vec 2.0 of Hugging Face or fairseq as if stage `audio` had made it."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from speak import losses
 from speak.checkpoint import load_into
-from speak.config import Config, sample_of_frame
+from speak.config import Config, SpeakConfig, sample_of_frame
 from speak.datasets.stage_batches import WindowBatch
 from speak.metrics import psnr, to_uint8
 from speak.models.codes import Codes
@@ -20,6 +20,7 @@ from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
 from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
+from speak.train.jitter import jittered, picture_seeds
 from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features, perceptual_terms
 from speak.train.processes import gathered
@@ -41,9 +42,10 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     model = Speak(config)
     _take_predecessors(model, config, inputs)
     model.to(device)
-    for name in ENCODERS.values():
+    learning = learning_encoders(settings)
+    for factor, name in ENCODERS.items():
         getattr(model, name).to(memory_format=torch.channels_last)
-        getattr(model, name).requires_grad_(settings.train_encoders)
+        getattr(model, name).requires_grad_(factor in learning)
     model.audio_encoder.requires_grad_(settings.train_audio)
     model.pose_mapper.requires_grad_(False)
     networks: dict[str, nn.Module] = {"speak": model}
@@ -71,8 +73,15 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     return Stage(networks, ("speak",), phases, step.validate, step.picture, finish)
 
 
+def learning_encoders(settings: SpeakConfig) -> tuple[str, ...]:
+    """Which of identity, pose and emotion have an encoder that learns on."""
+    if settings.train_encoders:
+        return tuple(ENCODERS)
+    return ("identity",) if settings.train_identity else ()
+
+
 def _take_predecessors(model: Speak, config: Config, inputs: Inputs) -> None:
-    """E_i, E_p, E_e from stage `irfd` and E_a from stage `audio`; not needed where they are trained from scratch."""
+    """E_i, E_p, E_e from stage `irfd`, E_a from stage `audio`; not needed if trained from scratch or in --init."""
     found = inputs.weights("irfd", needed=not config.speak.train_encoders)
     if found is not None:
         irfd = {key: value for key, value in found["models"]["irfd"].items()}
@@ -95,6 +104,7 @@ class _Step:
         self.discriminator: Discriminator | None = networks.get("discriminator")
         self.path_length: PathLength | None = networks.get("path_length")
         self.syncnet, self.features = syncnet, features
+        self.learning = learning_encoders(config.speak)
         self.weights = losses.loss_weights(config.speak)
 
     def codes(self, batch: WindowBatch, own: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -108,12 +118,17 @@ class _Step:
         identity_frame = read(settings.identity_source, batch.identity_frame, batch.identity_frame_other)
         emotion_frames = read(settings.emotion_source, batch.emotion_frames, batch.emotion_frames_other)
         model, count = self.model, batch.frames.shape[1]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_encoders):
-            training = model.training
-            for name in ENCODERS.values():  # frozen encoders encode with the statistics they were trained to have
-                getattr(model, name).train(training and settings.train_encoders)
-            identity, pose = model.encode_identity(identity_frame), model.encode_pose(frames)
-            emotion = model.encode_emotion(emotion_frames).mean(1, keepdim=True)
+        training, grad = model.training, torch.is_grad_enabled()
+
+        def encode(factor: str, frames: Tensor) -> Tensor:
+            learns = factor in self.learning
+            # A frozen encoder encodes with the statistics that it was trained to have.
+            getattr(model, ENCODERS[factor]).train(training and learns)
+            with torch.set_grad_enabled(grad and learns):
+                return getattr(model, f"encode_{factor}")(frames)
+
+        identity, pose = encode("identity", identity_frame), encode("pose", frames)
+        emotion = encode("emotion", emotion_frames).mean(1, keepdim=True)
         with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_audio):
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]
@@ -130,10 +145,14 @@ class _Step:
         weight = face_weight(
             None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face
         )
+        looked_at = self.features is not None or self.weights["emotion_code"]
+        strength = self.settings.jitter if looked_at else 0.0
+        seen = jittered(made, true, picture_seeds(batch.number, frames.shape[1]).flatten(), strength)
         return losses.compute({
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, made)),
             "sync": lambda: self._sync(batch, frames),
-            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual),
+            **perceptual_terms(self.features, *seen, self.weights, self.config.perceptual),
+            "emotion_code": lambda: self._emotion_code(*seen),
             "pixel": lambda: losses.pixel_loss(made, true, weight),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip
@@ -156,6 +175,12 @@ class _Step:
         with torch.no_grad():
             audio = self.syncnet.embed_audio(speech_windows(speech, frames.shape[1]))
         return losses.sync_loss(self.syncnet.embed_video(video_windows(frames)), audio)
+
+    def _emotion_code(self, made: Tensor, true: Tensor) -> Tensor:
+        read = self.model.emotion_encoder.forward_frozen
+        with torch.no_grad():
+            wanted = read(true)
+        return losses.code_distance(read(made), wanted).mean()
 
     def _path_length(self, batch: WindowBatch) -> Tensor:
         """Of the first frame of each window."""

@@ -71,6 +71,27 @@ def test_channels_last_stays_channels_last(compiled: None) -> None:
         assert ops.bias_act(x, b, act="lrelu").is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [37, 1100])  # a pixel's vector is shorter, and longer, than what is made at once
+def test_results_larger_than_the_caches_are_whole(
+    layout: torch.memory_format, channels: int, compiled: None
+) -> None:
+    """They are written past the caches: every one is there when the operator returns, for whoever reads it."""
+    torch.manual_seed(5)
+    height = 5_000_000 // (channels * 61)
+    found = []
+    for call in (ops.bias_act, ops.bias_act_ref):
+        torch.manual_seed(6)
+        x = torch.randn(1, channels, height, 61).contiguous(memory_format=layout).requires_grad_(True)
+        b = torch.randn(channels, requires_grad=True)
+        assert x.numel() * x.element_size() > 16 << 20
+        y = call(x, b, act="lrelu", clamp=1.5)
+        y.backward(torch.randn(x.shape).contiguous(memory_format=layout))
+        found.append((y, x.grad, b.grad))
+    for result, expected in zip(*found, strict=True):
+        assert_close(result, expected)
+
+
 def test_nan_and_infinity_pass_through(backend: str) -> None:
     x = torch.tensor([[float("nan"), float("inf"), -float("inf"), 1.0]]).repeat(3, 5)
     for dtype in DTYPES:

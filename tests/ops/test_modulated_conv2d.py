@@ -86,20 +86,45 @@ def test_the_epilogue_equals_its_reference_whatever_is_left_out(
                 assert_close(actual, wanted, dtype)
 
 
-def test_results_larger_than_the_caches_are_whole(compiled: None) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [96, 50])  # by lanes of sixteen, and otherwise
+def test_results_larger_than_the_caches_are_whole(
+    layout: torch.memory_format, channels: int, compiled: None
+) -> None:
     """They are written past the caches: every one is there when the operator returns, for whoever reads it."""
     torch.manual_seed(3)
-    x = torch.randn(1, 96, 301, 303).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(1, channels, 301, 303).contiguous(memory_format=layout)
     blur = ops.setup_filter([1, 3, 3, 1], separable=True)
-    keywords = {"noise": torch.randn(1, 1, 302, 304), "bias": torch.randn(96), "next_styles": torch.rand(1, 96)}
-    for _ in range(3):
+    keywords = {"noise": torch.randn(1, 1, 302, 304), "bias": torch.randn(channels)}
+    keywords["next_styles"] = torch.rand(1, channels)
+    for _ in range(3 if channels == 96 else 1):
         y = ops.upfirdn2d(x, blur, padding=2)
-        assert y.numel() * y.element_size() > 32 << 20
+        assert y.numel() * y.element_size() > 16 << 20
         assert_close(y, ops.upfirdn2d_ref(x, blur, padding=2))
         results = ops.layer_epilogue(x, blur, (2, 2), **keywords)
         for result, expected in zip(results, ops.layer_epilogue_ref(x, blur, (2, 2), **keywords), strict=True):
             assert_close(result, expected)
         del y, results
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shared, dtype", [(True, torch.float32), (False, torch.float32), (True, torch.float64)])
+def test_unfiltered_results_larger_than_the_caches_are_whole(
+    layout: torch.memory_format, shared: bool, dtype: torch.dtype, compiled: None
+) -> None:
+    found = []
+    for call in (ops.layer_epilogue, ops.layer_epilogue_ref):
+        torch.manual_seed(4)
+        x = torch.randn(2, 37, 263, 269, dtype=dtype).contiguous(memory_format=layout).requires_grad_(True)
+        assert x.numel() * x.element_size() > 16 << 20
+        noise = torch.randn(1 if shared else 2, 1, 263, 269, requires_grad=True)
+        demodulation, bias, styles = (torch.rand(*shape).requires_grad_(True) for shape in ((2, 37), (37,), (2, 37)))
+        y, scaled = call(x, None, (0, 0), demodulation, noise, bias, clamp=1.5, next_styles=styles)
+        gradients = [torch.randn(x.shape, dtype=dtype).contiguous(memory_format=layout) for _ in range(2)]
+        learned = (x, noise, demodulation, bias, styles)
+        found.append((y, scaled, *torch.autograd.grad((y, scaled), learned, gradients)))
+    for result, expected in zip(*found, strict=True):
+        assert_close(result, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -167,3 +167,17 @@ def test_an_infinity_reaches_as_far_as_the_filter_and_no_further(row: int, backe
     expected = torch.zeros(1, 16, 14, 13, dtype=torch.bool)
     expected[:, :, row + 2 : row + 6, 4:8] = True  # results row + 5 - 3 to row + 5 cover it
     assert torch.equal(reached, expected)
+
+
+def test_bfloat16_results_are_rounded_as_torch_rounds(compiled: None) -> None:
+    """Every bfloat16 up to 1e38, times 9/4: ties go to the even one. A NaN that rounding would carry over stays one."""
+    bits = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
+    x = bits.view(torch.bfloat16)
+    x = torch.where(x.float().abs() < 1e38, x, 0).reshape(1, 16, 64, 64).contiguous(memory_format=torch.channels_last)
+    one = ops.setup_filter([0, 1.5, 0, 0], normalize=False, separable=True)  # its products are exact in float32
+    y = ops.upfirdn2d(x, one, padding=[2, 1, 2, 1], flip_filter=True)
+    expected = ops.upfirdn2d_ref(x.float(), one, padding=[2, 1, 2, 1], flip_filter=True).bfloat16()
+    assert torch.equal(y, expected) and (y != 0).float().mean() > 0.9
+    full = torch.full((16,), 0x7FFFFFFF, dtype=torch.int32).view(torch.float32)  # a NaN of all ones
+    blur = ops.setup_filter([1, 3, 3, 1], separable=True)
+    assert ops.layer_epilogue(x, blur, (2, 1), bias=full)[0].isnan().all()
