@@ -1,8 +1,7 @@
 """Glances at generated frames: moved, turned, enlarged, lit and made noisy a little, the true ones alike (ours).
 
-What reads a frame always in the same way is soon pleased by patterns that nobody else sees. After 4,900 steps of stage
-`speak` without jitter the perceptual net read the emotion of generated frames as often right as of true ones (72 and
-70 %), a judge that had taken no part 49 % against 87 %.
+A net that looks at a frame always in the same way may be pleased by patterns that nobody else sees. Off by default: it
+has not been shown to help (examples/default_weights.py).
 """
 
 from __future__ import annotations
