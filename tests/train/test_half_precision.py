@@ -40,11 +40,13 @@ def test_float16_learns_what_float32_learns(name: str, tmp_path: Path) -> None:
     for dtype in (torch.float32, torch.float16):
         rates = {f"{name}__learning_rate": 5e-4, "train__warm_up": 0}
         training = begun(tmp_path / str(dtype), dtype, name, **rates)
-        curves.append([training.advance(samples) for _ in range(12)])
+        curves.append([training.advance(samples) for _ in range(16)])
     exact, half = ([sum(found.values()) for found in curve] for curve in curves)
     assert half[0] == pytest.approx(exact[0], rel=0.01)
-    assert exact[-1] < 0.95 * exact[0]
-    assert half[0] - half[-1] > 0.8 * (exact[0] - exact[-1])
+    # The last steps together: one alone goes up and down by a tenth, differently on every processor.
+    exact_end, half_end = (sum(curve[-6:]) / 6 for curve in (exact, half))
+    assert exact_end < 0.95 * exact[0]
+    assert half[0] - half_end > 0.8 * (exact[0] - exact_end)
 
 
 def test_a_gradient_that_overflows_is_passed_over_and_the_scale_halved(tmp_path: Path) -> None:
