@@ -46,13 +46,13 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   forgotten, as nothing in `speak` asks for it as C_m does in `irfd`; more is lost in G_g.
 - It is softness. Of 192 windows of unseen people the shipped model's emotion is read right by the perceptual net in
   66 % (69 % of true frames), by the judge in 47 % (87 %). So that no pattern could please the one net alone, frames
-  were jittered before it looks (speak.jitter), E_e had to read them as well (speak.weight_emotion_code .2), the
+  were moved, turned, lit and made noisy a little before it looks, E_e had to read them as well (Eq. 4 at .2), the
   perceptual net was trained on (3,800 steps, other frames: emotion 70 -> 81 %) and its emotion counted twice: after
   2,000 steps 71 and 47 %, after 2,850 (the rate, half of the usual, falling from the beginning; E_i learning, with a
-  thumbnail) on 64 clips SSIM .743, 22.9 dB and emotion 55 %: worse than before in all but the mouth (M-LMD 2.34). But
-  true frames blurred by 1.4 pixels (26 dB) are read right by the judge in 55 % and by the perceptual nets
-  in 56 to 61 %, by 1.8 pixels (25 dB) in 35 and 47 to 49 %. What is needed is sharper eyes and mouths, not a heavier
-  emotion.
+  thumbnail) on 64 clips SSIM .743, 22.9 dB and emotion 55 %: worse than before in all but the mouth (M-LMD 2.34).
+  The first two are gone again. But true frames blurred by 1.4 pixels (26 dB) are read right by the judge in 55 % and by
+  the perceptual nets in 56 to 61 %, by 1.8 pixels (25 dB) in 35 and 47 to 49 %. What is needed is sharper eyes and
+  mouths, not a heavier emotion.
 - The thumbnail brought the pose into f_I (R2 .46 for a linear probe); taking its linear trace out at the end of irfd
   cost .1 dB there, and .5 dB of a finished `speak`, which has to learn with it.
 - 24 clips do not measure an emotion accuracy: the shipped weights have 75 % on 24 and 59 % on 64.

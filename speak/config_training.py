@@ -76,7 +76,6 @@ class IrfdConfig:
     weight_angles: float = 0.3  # ours: exact poses read from f_P by a linear map, where they are known
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     face: float = 4.0  # ours: how much more the pixels about eyes and mouth count in self and cross
-    jitter: float = 0.0  # ours: strength of the small changes of place, light and noise before frames are read; 0: none
     # ours: which picture each encoder reads. own: S (or T) itself; other: one that has only that factor in common
     identity_source: str = "other"
     pose_source: str = "other"
@@ -124,12 +123,10 @@ class SpeakConfig:
     emotion_source: str = "other"
     warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
     face: float = 10.0  # how much more the pixels about eyes and mouth count in `pixel`
-    jitter: float = 0.0  # ours: strength of the small changes of place, light and noise before frames are read; 0: none
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
     weight_sync: float = 0.1  # L_sync, Eq. 11-12
     weight_perceptual: float = 1.0  # L_vgg
     weight_reading: float = 0.5  # ours: what the perceptual net reads from the frames; without it mouths hardly move
-    weight_emotion_code: float = 0.0  # ours: Eq. 4 goes on, E_e reads from the frames what it reads from the true ones
     weight_pixel: float = 1.0  # ours: mean absolute difference
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles

@@ -18,7 +18,6 @@ from speak.models.irfd import IRFD, Exchange
 from speak.models.vgg import PerceptualFeatures
 from speak.train.controls import erase_pose, fit_controls
 from speak.train.face_weight import face_weight
-from speak.train.jitter import jittered, picture_seeds
 from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features, perceptual_terms
 from speak.train.stage import Inputs, Phase, Stage, noise_maps, parameters_of
@@ -124,9 +123,7 @@ class _Step:
         }  # fmt: skip
         if self.features is not None and not blurred:
             made, true = self._compared(batch, found)
-            seeds = picture_seeds(batch.number, len(made) // len(batch.number)).T.flatten()
-            seen = jittered(made, true, seeds, self.settings.jitter)
-            terms |= perceptual_terms(self.features, *seen, self.weights, self.config.perceptual)
+            terms |= perceptual_terms(self.features, made, true, self.weights, self.config.perceptual)
         waiting = (*(CODE_LOSSES if early else ()), *(PERCEPTUAL_LOSSES if blurred else ()))
         terms |= dict.fromkeys(waiting, lambda: found.source.pose.sum() * 0)
         return losses.compute(terms, self.weights)

@@ -40,9 +40,6 @@ def check_settings(
         source = getattr(getattr(config, stage), name, "own")
         if source not in ("own", "other"):
             raise SpeakError(f"--set {stage}.{name}={source}: choose own or other")
-    jitter = getattr(getattr(config, stage), "jitter", 0.0)
-    if not jitter >= 0:
-        raise SpeakError(f"--set {stage}.jitter={jitter}: must be 0 or more")
     size = config.model.image_size
     if size < 8 or size & (size - 1):
         raise SpeakError(f"--set model.image_size={size}: must be a power of two from 8 on")

@@ -20,7 +20,6 @@ from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
 from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
-from speak.train.jitter import jittered, picture_seeds
 from speak.train.journal import side_by_side
 from speak.train.perceptual import perceptual_features, perceptual_terms
 from speak.train.processes import gathered
@@ -145,14 +144,10 @@ class _Step:
         weight = face_weight(
             None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face
         )
-        looked_at = self.features is not None or self.weights["emotion_code"]
-        strength = self.settings.jitter if looked_at else 0.0
-        seen = jittered(made, true, picture_seeds(batch.number, frames.shape[1]).flatten(), strength)
         return losses.compute({
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, made)),
             "sync": lambda: self._sync(batch, frames),
-            **perceptual_terms(self.features, *seen, self.weights, self.config.perceptual),
-            "emotion_code": lambda: self._emotion_code(*seen),
+            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual),
             "pixel": lambda: losses.pixel_loss(made, true, weight),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip
@@ -175,12 +170,6 @@ class _Step:
         with torch.no_grad():
             audio = self.syncnet.embed_audio(speech_windows(speech, frames.shape[1]))
         return losses.sync_loss(self.syncnet.embed_video(video_windows(frames)), audio)
-
-    def _emotion_code(self, made: Tensor, true: Tensor) -> Tensor:
-        read = self.model.emotion_encoder.forward_frozen
-        with torch.no_grad():
-            wanted = read(true)
-        return losses.code_distance(read(made), wanted).mean()
 
     def _path_length(self, batch: WindowBatch) -> Tensor:
         """Of the first frame of each window."""

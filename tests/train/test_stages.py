@@ -122,20 +122,6 @@ def test_features_and_readings_of_generated_frames_come_from_one_pass(trained: P
     assert len(passes) == 2 and found["reading"] > 0 and found["perceptual"] > 0  # generated frames, true frames
 
 
-@pytest.mark.parametrize("name", ["irfd", "speak"])
-def test_nets_that_read_frames_see_each_with_a_jitter_of_its_own(name: str, trained: Path) -> None:
-    seen = {}
-    for jitter in (0.0, 1.0):
-        changes = {f"{name}__jitter": jitter, "irfd__weight_reading": 0.1, "speak__weight_emotion_code": 0.1}
-        stage = build(name, trained, **changes)
-        step = stage.phases[0].losses.__self__
-        looks = seen[jitter] = []
-        step.features.net.trunk.conv1.register_forward_hook(lambda _, inputs, __, looks=looks: looks.append(inputs[0]))
-        step.losses(batch(name), {})
-    for still, moved in zip(seen[0.0], seen[1.0], strict=True):
-        assert ((still - moved).abs().mean((1, 2, 3)) > 0.02).all()
-
-
 def test_probes_are_asked_for_what_the_pictures_that_encoders_read_show(trained: Path) -> None:
     samples = batch("irfd")
     asked = {}
