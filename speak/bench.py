@@ -70,19 +70,31 @@ def median_ms(
     seconds: float = math.inf,  # after which three repeats are enough
 ) -> float:
     """Median wall time of `call` in milliseconds, after two calls that are not counted."""
-    times: list[float] = []
+    return medians_ms([call], repeats, synchronize, seconds)[0]
+
+
+def medians_ms(
+    calls: Sequence[Callable[[], Any]],
+    repeats: int,
+    synchronize: Callable[[], None] | None = None,
+    seconds: float = math.inf,  # after which three repeats of each are enough
+) -> list[float]:
+    """Median wall time of each call in milliseconds, the calls in turn, so that a change of the machine's speed
+    meets all of them; two turns before are not counted."""
+    times: list[list[float]] = [[] for _ in calls]
     begin = time.perf_counter()
     for turn in range(repeats + 2):
-        start = time.perf_counter()
-        call()
-        if synchronize:
-            synchronize()
-        end = time.perf_counter()
-        if turn >= 2:
-            times.append(end - start)
-        if len(times) >= 3 and end - begin > seconds:
+        for call, measured in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            if synchronize:
+                synchronize()
+            end = time.perf_counter()
+            if turn >= 2:
+                measured.append(end - start)
+        if turn >= 4 and end - begin > seconds:
             break
-    return 1e3 * statistics.median(times)
+    return [1e3 * statistics.median(measured) for measured in times]
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:

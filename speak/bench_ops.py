@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from speak import allocator, ops
-from speak.bench import median_ms
+from speak.bench import median_ms, medians_ms
 from speak.models.stylegan2 import BLUR, Generator, ModulatedConvolution
 
 ROTATION = 288 << 20  # bytes
@@ -86,6 +86,12 @@ class Rotation:
 def _timer(device: torch.device, repeats: int) -> Callable[..., float]:
     synchronize = torch.cuda.synchronize if device.type == "cuda" else None
     return lambda call, seconds=SECONDS: median_ms(call, repeats, synchronize, seconds)
+
+
+def _pair_timer(device: torch.device, repeats: int) -> Callable[..., list[float]]:
+    """Times two calls in turn: their ratio is the figure, and machines change their speed within seconds."""
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else None
+    return lambda ours, limit: medians_ms((ours, limit), repeats, synchronize, 6 * SECONDS)
 
 
 def _operators(
@@ -203,7 +209,7 @@ def _layer(
     layer = ModulatedConvolution(channels, channels, 512).to(device)
     scales = torch.rand(batch, channels, device=device) + 0.5
     noise = torch.randn(1, 1, height, width, device=device)
-    timed = _timer(device, repeats)
+    timed, in_turn = _timer(device, repeats), _pair_timer(device, repeats)
     rows: list[dict[str, Any]] = []
     for dtype in dtypes:
         x = torch.randn(batch, channels, height, width, device=device).to(dtype)
@@ -213,10 +219,9 @@ def _layer(
             layer(x, scales, noise, scales, plain=False)
 
         with torch.no_grad():
-            ours = timed(call, SECONDS)
+            ours, bare = in_turn(call, _bare([(layer, (height, width))], batch, dtype, device))
             with ops.backend("reference"):
-                reference = timed(call, SECONDS)
-            bare = timed(_bare([(layer, (height, width))], batch, dtype, device), SECONDS)
+                reference = timed(call)
         usual = rows[0]["reference"] if rows else reference
         rows.append(_generator_row(what, batch, dtype, ours, reference, bare, usual))
     return rows
@@ -234,14 +239,16 @@ def _generator(
     noise = [torch.randn(1, 1, *shape, device=device) for shape in generator.noise_shapes]
     for convolution in generator.convolutions:
         torch.nn.init.constant_(convolution.noise_strength, 0.1)
-    timed = _timer(device, repeats)
+    timed, in_turn = _timer(device, repeats), _pair_timer(device, repeats)
     rows: list[dict[str, Any]] = []
     for dtype in dtypes if inference else ():
         with torch.no_grad():
-            ours = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype), 3 * SECONDS)
+            ours, bare = in_turn(
+                lambda dtype=dtype: generator(styles, noise, dtype=dtype),
+                _bare_convolutions(generator, batch, dtype, device),
+            )
             with ops.backend("reference"):
                 reference = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype))
-            bare = timed(_bare_convolutions(generator, batch, dtype, device), 3 * SECONDS)
         # What those have who have nothing else; float32 comes first.
         usual = rows[0]["reference"] if rows else reference
         rows.append(_generator_row("generator", batch, dtype, ours, reference, bare, usual))
