@@ -236,9 +236,12 @@ def sync_loss(
 def perceptual_loss(
     generated: list[Tensor],  # features [B, C, h, w] of several layers
     true: list[Tensor],  # the same layers of the true frames
+    weight: Tensor | None = None,  # [B or 1, 1, H, W], ours: how much a place counts; None: all alike
 ) -> Tensor:
     """L_vgg of SPEAK Eq. 13: mean absolute difference of the features, averaged over the layers."""
-    parts = [F.l1_loss(at_least_float32(a), at_least_float32(b)) for a, b in zip(generated, true, strict=True)]
+    parts = []
+    for a, b in zip(generated, true, strict=True):
+        parts.append(pixel_loss(a, b, None if weight is None else F.adaptive_avg_pool2d(weight, a.shape[2:])))
     return torch.stack(parts).mean()
 
 
@@ -266,8 +269,8 @@ def reading_loss(
 
 
 def pixel_loss(
-    frames: Tensor,  # [B, 3, H, W]
-    truth: Tensor,  # [B, 3, H, W]
+    frames: Tensor,  # [B, C, H, W]
+    truth: Tensor,  # [B, C, H, W]
     weight: Tensor | None = None,  # [B or 1, 1, H, W], how much a pixel counts; None: all alike
 ) -> Tensor:
     """Ours, optional: mean absolute difference, weighted towards the face where a weight is given."""

@@ -186,6 +186,17 @@ def test_the_perceptual_loss_averages_layers_of_any_size_alike() -> None:
     assert_close(losses.perceptual_loss(generated, true), torch.tensor(1.0))
 
 
+def test_the_perceptual_loss_can_look_at_the_face_alone() -> None:
+    generated = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 2, 2)]
+    true = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 2, 2)]
+    true[0][..., :2, :2] = 1.0  # a quarter of the picture
+    true[1][..., 1, 1] = 1.0  # another one
+    weight = torch.ones(1, 1, 4, 4)
+    weight[..., :2, :2] = 3.0
+    assert_close(losses.perceptual_loss(generated, true), torch.tensor(1 / 4))
+    assert_close(losses.perceptual_loss(generated, true, weight), torch.tensor((3 / 6 + 1 / 6) / 2))
+
+
 def test_the_pixel_loss_can_look_at_the_face_alone() -> None:
     frames, truth = torch.zeros(1, 3, 2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.5]]).expand(1, 3, 2, 2)
     assert_close(losses.pixel_loss(frames, truth), torch.tensor(1.5 / 4))

@@ -31,6 +31,7 @@ def perceptual_terms(
     true: Tensor,  # [B, 3, H, W]
     weights: Mapping[str, float],  # of the stage's losses
     reading: JudgeStageConfig,  # how much each reading counts
+    weight: Tensor | None = None,  # [B, 1, H, W], how much a place counts in L_vgg; None: all alike
 ) -> dict[str, Callable[[], Tensor]]:
     """The terms "perceptual" and "reading" for `losses.compute`; the frames are looked at once for both."""
     if features is None:
@@ -39,7 +40,7 @@ def perceptual_terms(
         def compare() -> Tensor:
             with torch.no_grad():
                 wanted = features(true)
-            return losses.perceptual_loss(features(made), wanted)
+            return losses.perceptual_loss(features(made), wanted, weight)
 
         return {"perceptual": compare}
     with torch.no_grad():
@@ -47,7 +48,7 @@ def perceptual_terms(
     found, read = features.perceive(made)
     spread, amounts = features.net.pose_spread, losses.loss_weights(reading)
     return {
-        "perceptual": lambda: losses.perceptual_loss(found, wanted),
+        "perceptual": lambda: losses.perceptual_loss(found, wanted, weight),
         "reading": lambda: losses.reading_loss(read, truth, made.shape[-1], spread, amounts),
     }
 

@@ -142,12 +142,14 @@ class _Step:
         made, true = frames.flatten(0, 1), batch.frames.flatten(0, 1)
         landmarks = batch.labels.landmarks
         weight = face_weight(
-            None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face
+            None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face,
+            self.settings.mouth,
         )
         return losses.compute({
             "adversarial": lambda: losses.adversarial_loss(self._judged(batch, made)),
             "sync": lambda: self._sync(batch, frames),
-            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual),
+            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual,
+                               weight if self.settings.face_features else None),
             "pixel": lambda: losses.pixel_loss(made, true, weight),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip

@@ -271,6 +271,11 @@ def test_eyes_and_mouth_count_more_and_the_mean_stays_one() -> None:
     for picture, points in zip(weight[:, 0], labels.landmarks, strict=True):
         x, y = points[48:68].mean(0).round().long().tolist()
         assert picture[y, x] > 3 * picture[2, 2]
+    more = face_weight(labels.landmarks, 64, 4.0, mouth=3.0)
+    for before, after, points in zip(weight[:, 0], more[:, 0], labels.landmarks, strict=True):
+        (x, y), (a, b) = (points[part].mean(0).round().long().tolist() for part in (slice(48, 68), slice(36, 42)))
+        assert 12 < after[y, x] / after[2, 2] < 13.1  # 1 + 4 * 3
+        assert_close(after[b, a] / after[2, 2], before[b, a] / before[2, 2])
     assert face_weight(labels.landmarks, 64, 0.0) is None and face_weight(None, 64, 4.0) is None
     unknown = face_weight(torch.full((1, 68, 2), float("nan")), 64, 4.0)
     assert torch.equal(unknown, torch.ones(1, 1, 64, 64))
