@@ -124,8 +124,9 @@ class SpeakConfig:
     warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
     face: float = 10.0  # ours: how much more the pixels about eyes and mouth count in `pixel`
     mouth: float = 1.0  # ours: how much more of that for the mouth's
-    face_features: bool = False  # ours: the same places count more in L_vgg
+    face_features: bool = False  # ours: the same places count more in L_vgg and in D's features
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
+    weight_feature_matching: float = 0.0  # ours: features of D, as in L_vgg
     weight_sync: float = 0.1  # L_sync, Eq. 11-12
     weight_perceptual: float = 1.0  # L_vgg
     weight_reading: float = 0.5  # ours: what the perceptual net reads from the frames; without it mouths hardly move

@@ -112,7 +112,8 @@ def training_memory(config: Config) -> list[TrainingMemory]:
         count = config.rendered.frames
         seen = bool(config.speak.weight_perceptual or config.speak.weight_reading)
         frame = ["editing", "G_g"] + ["perceptual"] * seen
-        frame += ["D"] * 2 * bool(config.speak.weight_adversarial)
+        judged = config.speak.weight_adversarial or config.speak.weight_feature_matching
+        frame += ["D"] * 2 * bool(judged)
         seconds = (count + 2 * config.rendered.context) / FRAME_RATE * config.speak.train_audio
         return activations(costs, frame) * count + int(activations(costs, ["E_a"]) * seconds)
 

@@ -1,7 +1,8 @@
-"""Weights of a smaller picture, or of encoders without a thumbnail, as the beginning of others: 64 -> 128 -> 256."""
+"""Weights of a smaller picture, narrower layers or encoders without a thumbnail as the beginning of others."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,17 +13,19 @@ from speak.checkpoint import load_into
 from speak.errors import SpeakError
 
 THUMBNAIL = "_encoder.thumbnail.weight"
+SYNTHESIS = "synthesis."  # the StyleGAN2 part of G_d and G_g
 
 
 def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Copies `state` into `network`, whose picture may be larger.
+    """Copies `state` into `network`, whose picture may be larger and whose generator's layers may be wider.
 
     A generator's layers are numbered from the smallest picture up, so what it has more comes after what it had: those
     keep their new values, except that a new level's ToRGB starts at zero and the grown picture is the old one,
-    enlarged. An encoder's thumbnail that `state` has not starts at zero. Raises SpeakError where anything else differs.
+    enlarged. Of a wider layer the new channels are new, and nothing that was there reads them yet: the picture is the
+    old one. An encoder's thumbnail that `state` has not starts at zero. Raises SpeakError where anything else differs.
     """
     own = network.state_dict()
-    grown = {key: _prefix(own[key], state[key]) for key in own if key in state}
+    grown = {key: (_widened if SYNTHESIS in key else _prefix)(key, own[key], state[key]) for key in own if key in state}
     thumbnails = {key: torch.zeros_like(own[key]) for key in own if key not in state and key.endswith(THUMBNAIL)}
     state = {**state, **thumbnails}
     grown |= thumbnails
@@ -39,13 +42,25 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     network.load_state_dict(filled)
 
 
-def _prefix(own: Tensor, given: Tensor) -> Tensor | None:
+def _prefix(key: str, own: Tensor, given: Tensor) -> Tensor | None:
     """`given` in the first rows of `own`; None where the shapes differ otherwise."""
     if own.shape == given.shape:
         return given
     if own.dim() != given.dim() or own.shape[1:] != given.shape[1:] or own.shape[0] < given.shape[0]:
         return None
     return torch.cat([given.to(own.dtype), own[given.shape[0] :]])
+
+
+def _widened(key: str, own: Tensor, given: Tensor) -> Tensor | None:
+    """`given` in the first channels of a layer's `own`; None where one of them is narrower, or they are otherwise."""
+    if own.dim() != given.dim() or any(wide < narrow for wide, narrow in zip(own.shape, given.shape, strict=True)):
+        return None
+    wide = own.clone()
+    if key.endswith(".weight"):  # [out, in, ...], divided by the root of `in` at run time
+        wide[: given.shape[0]] = 0
+        given = given * math.sqrt(own.shape[1] / given.shape[1])
+    wide[tuple(slice(length) for length in given.shape)] = given.to(own.dtype)
+    return wide
 
 
 def _is_level(key: str) -> bool:

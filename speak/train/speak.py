@@ -48,7 +48,7 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
     model.audio_encoder.requires_grad_(settings.train_audio)
     model.pose_mapper.requires_grad_(False)
     networks: dict[str, nn.Module] = {"speak": model}
-    if settings.weight_adversarial:
+    if settings.weight_adversarial or settings.weight_feature_matching:
         networks["discriminator"] = Discriminator(config.model.discriminator).to(device)
     if settings.weight_path_length:
         networks["path_length"] = PathLength().to(device)
@@ -145,11 +145,13 @@ class _Step:
             None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face,
             self.settings.mouth,
         )
+        of_features = weight if self.settings.face_features else None
+        judged = self._judged(batch, made) if self.discriminator else []
         return losses.compute({
-            "adversarial": lambda: losses.adversarial_loss(self._judged(batch, made)),
+            "adversarial": lambda: losses.adversarial_loss(judged),
+            "feature_matching": lambda: self._feature_matching(batch, judged, of_features),
             "sync": lambda: self._sync(batch, frames),
-            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual,
-                               weight if self.settings.face_features else None),
+            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual, of_features),
             "pixel": lambda: losses.pixel_loss(made, true, weight),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip
@@ -166,6 +168,11 @@ class _Step:
     def _judged(self, batch: WindowBatch, frames: Tensor) -> losses.Scales:
         count = batch.frames.shape[1]
         return self.discriminator(batch.identity_frame.repeat_interleave(count, 0), frames)
+
+    def _feature_matching(self, batch: WindowBatch, judged: losses.Scales, weight: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            real = self._judged(batch, batch.frames.flatten(0, 1))
+        return losses.feature_matching_loss(judged, real, weight)
 
     def _sync(self, batch: WindowBatch, frames: Tensor) -> Tensor:
         speech = batch.speech[:, sample_of_frame(batch.context) :]

@@ -191,7 +191,8 @@ def test_every_loss_of_speak_can_be_switched_off(name: str, trained: Path) -> No
 def test_optional_losses_work(trained: Path) -> None:
     pair = build("irfd", trained, irfd__weight_probe=0.1, irfd__weight_perceptual=0.1, irfd__weight_adversarial=0.1,
                  irfd__weight_reading=0.1, irfd__discriminator_r1=1.0)  # fmt: skip
-    window = build("speak", trained, speak__weight_path_length=0.1, speak__discriminator_r1=1.0)
+    window = build("speak", trained, speak__weight_path_length=0.1, speak__discriminator_r1=1.0,
+                   speak__weight_feature_matching=1.0, speak__face_features=True)  # fmt: skip
     for stage, name in ((pair, "irfd"), (window, "speak")):
         memory: dict = {}
         samples = batch(name)
@@ -200,6 +201,18 @@ def test_optional_losses_work(trained: Path) -> None:
             losses.total_loss(found, phase.weights).backward()
             assert all(torch.isfinite(value) for value in found.values())
     assert window.networks["path_length"].mean > 0
+
+
+def test_features_of_d_are_matched_without_the_gan_term_too(trained: Path) -> None:
+    stage = build("speak", trained, speak__weight_adversarial=0.0, speak__weight_feature_matching=1.0)
+    assert [phase.name for phase in stage.phases] == ["speak", "discriminator"]
+    found = stage.phases[0].losses(batch("speak"), {})
+    assert found["feature_matching"] > 0 and "adversarial" not in found
+    found["feature_matching"].backward()
+    model, discriminator = stage.networks["speak"], stage.networks["discriminator"]
+    assert all(weight.grad is not None for weight in model.generator.additions.parameters())
+    assert "discriminator" in stage.phases[1].losses(batch("speak"), {"frames": batch("speak").frames})
+    assert discriminator.scales[0].logits.weight.grad is None  # the features are below the logits
 
 
 def test_irfd_ends_with_poses_in_numbers_and_emotions_by_name(trained: Path) -> None:
@@ -220,6 +233,27 @@ def test_the_weights_of_a_run_make_a_model(trained: Path, tmp_path: Path) -> Non
     assert model.pose_from_numbers(torch.zeros(6)).shape == (8,)
     rows = [json.loads(line) for line in (tmp_path / "speak" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["held_out_db"] > 0 and list((tmp_path / "speak" / "pictures").glob("*.png"))
+
+
+def test_a_wider_generator_begins_with_the_same_pictures_and_its_new_channels_learn(
+    trained: Path, tmp_path: Path,
+) -> None:
+    content = checkpoint.load(trained / "irfd" / "weights.pt")
+    narrow, wide = (build("irfd", tmp_path, **more)
+                    for more in ({}, {"model__generator__channel_base": 256, "model__generator__channel_max": 16}))
+    for stage in (narrow, wide):
+        load_or_grow(stage.networks["irfd"], content["models"]["irfd"], "weights")
+        stage.networks["irfd"].eval()
+    one, other = (stage.networks["irfd"] for stage in (narrow, wide))
+    assert other.generator.synthesis.convolutions[-1].weight.shape[:2] == (16, 16)
+    codes = one.encode(batch("irfd", 2).source)
+    pictures = [model.generate(codes, "none") for model in (one, other)]
+    torch.testing.assert_close(*pictures, rtol=1e-4, atol=1e-5)
+    pictures[1].square().sum().backward()
+    new = other.generator.synthesis.convolutions[-1].weight.grad[:8, 8:]
+    assert new.abs().sum() > 0
+    with pytest.raises(SpeakError, match="synthesis"):  # never narrower
+        load_or_grow(one, other.state_dict(), "weights")
 
 
 def test_a_larger_picture_begins_as_the_smaller_one_enlarged(trained: Path, tmp_path: Path) -> None:
