@@ -82,6 +82,7 @@ from pathlib import Path
 
 from speak import checkpoint
 from speak.config import PRESETS, preset
+from speak.datasets.rendered import synthetic_seed
 from speak.shipped import save_for_shipping
 
 STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
@@ -102,7 +103,8 @@ def commands(
     for number, size in enumerate(sizes):
         before = out / str(sizes[number - 1]) if number else init
         for stage in STAGES:
-            words = [sys.executable, "-m", "speak", "train", "--stage", stage, "--preset", name, "--data", data,
+            words = [sys.executable, "-m", "speak", "train", "--stage", stage, "--preset", name,
+                     "--data", other_people(data, number),
                      "--out", str(out / str(size)), "--steps", str(max(1, round(scale * getattr(config, stage).steps))),
                      "--set", f"model.image_size={size}"]  # fmt: skip
             start = begin_with(stage, before, number > 0)
@@ -113,6 +115,12 @@ def commands(
                 words += ["--set", setting]
             found.append(words)
     return found
+
+
+def other_people(data: str, number: int) -> str:
+    """Rendered people of another seed for every size: of the same one they would be those it has learnt by heart."""
+    seed = synthetic_seed(data)
+    return data if seed is None else f"synthetic:{seed + number}"
 
 
 def begin_with(stage: str, folder: Path | None, coming: bool) -> Path | None:

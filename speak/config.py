@@ -162,6 +162,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "speak.weight_sync": 1.0,
         "speak.weight_pixel": 0.0,
         "speak.weight_reading": 0.0,
+        "rendered.emotion_frames": 1,
     },
     # 64x64, for tests and for experiments of minutes.
     "tiny": {
@@ -170,7 +171,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         **_network("pose", image_size=64),  # E_e, judge and SyncNet read at 128: at 64 a ResNet hardly sees a mouth
         **_network("audio", **WAV2VEC2_PRESETS["tiny"]),
         "model.generator.style_dim": 128,
-        "model.generator.channel_base": 1024,
+        "model.generator.channel_base": 2048,
         "model.generator.channel_max": 128,
         "model.editing.width": 64,
         "model.discriminator.layers": 3,

@@ -124,9 +124,9 @@ class SpeakConfig:
     warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
     face: float = 10.0  # ours: how much more the pixels about eyes and mouth count in `pixel`
     mouth: float = 1.0  # ours: how much more of that for the mouth's
-    face_features: bool = False  # ours: the same places count more in L_vgg and in D's features
+    face_features: bool = False  # ours: the same places count more in L_vgg
     weight_adversarial: float = 0.1  # L_GAN, Eq. 10
-    weight_feature_matching: float = 0.0  # ours: features of D, as in L_vgg
+    weight_feature_matching: float = 0.0  # ours: D's features of both frames alike
     weight_sync: float = 0.1  # L_sync, Eq. 11-12
     weight_perceptual: float = 1.0  # L_vgg
     weight_reading: float = 0.5  # ours: what the perceptual net reads from the frames; without it mouths hardly move
@@ -176,7 +176,9 @@ class RenderedConfig:
     resting_mouths: float = 0.25  # share of single frames whose mouth is at rest
     blinks: float = 0.1  # share of single frames with closing eyes
     frames: int = 5  # N of a window of stages `syncnet` and `speak`
-    emotion_frames: int = 1  # M, frames for the emotion code, from elsewhere in the clip
+    # M, frames from elsewhere in the clip, whose emotion codes are averaged. In use they are a video's: a code of one
+    # frame is noisier, and G_g learns to make less of it.
+    emotion_frames: int = 3
     context: int = 60  # frames of speech to each side of a window of stage `speak`
     sentence_seconds: float = 6.0  # of the sentences that windows are cut from
     speech_frames: int = 90  # frames of a clip of stage `audio`

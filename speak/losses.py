@@ -157,14 +157,13 @@ def adversarial_loss(
 def feature_matching_loss(
     generated: Scales,  # D(x, G(x))
     real: Scales,  # D(x, y)
-    weight: Tensor | None = None,  # as in `perceptual_loss`
 ) -> Tensor:
     """Ours, optional: mean absolute difference of D's features of generated and true frame (Wang et al. 2018, Eq. 4).
 
     What D has learnt to see is to be where the true frame has it, not anywhere that looks real.
     """
     found, wanted = ([feature for _, features in scales for feature in features] for scales in (generated, real))
-    return perceptual_loss(found, [feature.detach() for feature in wanted], weight)
+    return perceptual_loss(found, [feature.detach() for feature in wanted])
 
 
 def r1_penalty(

@@ -140,23 +140,12 @@ def test_feature_matching_is_the_mean_over_all_scales_and_layers_and_moves_the_g
     real = [(logits + 5, [features[3], features[0][..., :2, :2]]), (logits, [features[1]])]
     corner = ..., slice(2), slice(2)
     pairs = (features[0], features[3]), (features[1][corner], features[0][corner]), (features[2], features[1])
-    wanted = sum(float((a - b).abs().mean()) for a, b in pairs) / 3
+    wanted = sum(float((a - b).detach().abs().mean()) for a, b in pairs) / 3
     found = losses.feature_matching_loss(generated, real)
     assert_close(found, number(wanted))
     found.backward()
     assert features[2].grad.abs().sum() > 0 and features[3].grad is None
     assert losses.feature_matching_loss(real, real) == 0
-
-
-def test_feature_matching_looks_where_the_weight_is() -> None:
-    feature = pictures(1)
-    other = feature.clone()
-    other[..., :2, :] += 1  # the upper half differs
-    upper = torch.zeros(1, 1, 8, 8, dtype=feature.dtype)
-    upper[..., :4, :] = 1
-    scales = [[(feature, [part])] for part in (feature, other)]
-    assert_close(losses.feature_matching_loss(*scales, upper), number(1.0))
-    assert losses.feature_matching_loss(*scales, 1 - upper) == 0
 
 
 def test_r1_of_a_linear_discriminator_is_half_its_squared_weight() -> None:

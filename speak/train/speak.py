@@ -145,13 +145,13 @@ class _Step:
             None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face,
             self.settings.mouth,
         )
-        of_features = weight if self.settings.face_features else None
         judged = self._judged(batch, made) if self.discriminator else []
         return losses.compute({
             "adversarial": lambda: losses.adversarial_loss(judged),
-            "feature_matching": lambda: self._feature_matching(batch, judged, of_features),
+            "feature_matching": lambda: self._feature_matching(batch, judged),
             "sync": lambda: self._sync(batch, frames),
-            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual, of_features),
+            **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual,
+                               weight if self.settings.face_features else None),
             "pixel": lambda: losses.pixel_loss(made, true, weight),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip
@@ -169,10 +169,10 @@ class _Step:
         count = batch.frames.shape[1]
         return self.discriminator(batch.identity_frame.repeat_interleave(count, 0), frames)
 
-    def _feature_matching(self, batch: WindowBatch, judged: losses.Scales, weight: Tensor | None) -> Tensor:
+    def _feature_matching(self, batch: WindowBatch, judged: losses.Scales) -> Tensor:
         with torch.no_grad():
             real = self._judged(batch, batch.frames.flatten(0, 1))
-        return losses.feature_matching_loss(judged, real, weight)
+        return losses.feature_matching_loss(judged, real)
 
     def _sync(self, batch: WindowBatch, frames: Tensor) -> Tensor:
         speech = batch.speech[:, sample_of_frame(batch.context) :]

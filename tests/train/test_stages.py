@@ -192,7 +192,7 @@ def test_optional_losses_work(trained: Path) -> None:
     pair = build("irfd", trained, irfd__weight_probe=0.1, irfd__weight_perceptual=0.1, irfd__weight_adversarial=0.1,
                  irfd__weight_reading=0.1, irfd__discriminator_r1=1.0)  # fmt: skip
     window = build("speak", trained, speak__weight_path_length=0.1, speak__discriminator_r1=1.0,
-                   speak__weight_feature_matching=1.0, speak__face_features=True)  # fmt: skip
+                   speak__weight_feature_matching=1.0)  # fmt: skip
     for stage, name in ((pair, "irfd"), (window, "speak")):
         memory: dict = {}
         samples = batch(name)

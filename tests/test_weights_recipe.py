@@ -1,0 +1,55 @@
+"""examples/default_weights.py: its commands are ones that `train` takes, in the right order, and on whom."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from speak.config import parse_settings, preset, with_changes
+from speak.train import command
+
+RECIPE = Path(__file__).parent.parent / "examples/default_weights.py"
+STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("weights_recipe", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def trainings(recipe: ModuleType, data: str = "synthetic:5", init: Path | None = None) -> list[argparse.Namespace]:
+    """The commands for 64 and then 128, as `train` reads them."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    found = recipe.commands(Path("run"), "tiny", [64, 128], 0.001, data, init, ["train.workers=0"])
+    return [parser.parse_args(words[4:]) for words in found]  # after: python -m speak train
+
+
+def test_every_size_is_trained_on_other_people_and_begins_with_the_size_before(recipe: ModuleType) -> None:
+    first, second = trainings(recipe)[:6], trainings(recipe)[6:]
+    assert tuple(one.stage for one in first) == tuple(one.stage for one in second) == STAGES
+    assert {one.data for one in first} == {"synthetic:5"} and {one.data for one in second} == {"synthetic:6"}
+    assert all(one.init is None for one in first)
+    assert [one.init for one in second] == [f"run/64/{stage}/weights.pt" for stage in STAGES]
+    for size, of_size in ((64, first), (128, second)):
+        for one in of_size:
+            config = with_changes(preset("tiny"), parse_settings(one.settings))
+            assert config.model.image_size == size and config.train.workers == 0
+
+
+def test_a_corpus_of_videos_is_taken_as_it_is(recipe: ModuleType) -> None:
+    assert {one.data for one in trainings(recipe, "corpora/mine")} == {"corpora/mine"}
+
+
+def test_the_first_size_begins_with_the_weights_of_the_package_where_they_are_given(recipe: ModuleType) -> None:
+    folder = Path(__file__).parent.parent / "speak/weights"
+    begun = {one.stage: one.init and Path(one.init).name for one in trainings(recipe, init=folder)[:6]}
+    assert begun == {"judge": "judge.pt", "perceptual": "perceptual.pt", "audio": None, "irfd": "speak.pt",
+                     "syncnet": "syncnet.pt", "speak": "speak.pt"}  # fmt: skip
