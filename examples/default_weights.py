@@ -80,9 +80,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from torch import Tensor
+
 from speak import checkpoint
-from speak.config import PRESETS, preset
+from speak.config import EMOTIONS, PRESETS, preset
 from speak.datasets.rendered import synthetic_seed
+from speak.models.codes import CodeNorm
 from speak.shipped import save_for_shipping
 
 STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
@@ -133,10 +136,26 @@ def begin_with(stage: str, folder: Path | None, coming: bool) -> Path | None:
     return candidates[0] if coming else next((file for file in candidates if file.is_file()), None)
 
 
-def ship(run: Path, folder: Path | None) -> None:
-    """Writes what ships of a run folder, in float16."""
+def exaggerate(speak: dict[str, Tensor], gain: float) -> None:
+    """Puts E_e's codes and the emotions' prototypes `gain` times as far from the neutral face as they are.
+
+    Codes are noisy, so that G_g learns to make less of an emotion than the video shows.
+    """
+    prototypes, norm = speak["emotion_prototypes.codes"], "emotion_encoder.norm.running_"
+    neutral = prototypes[EMOTIONS.index("neutral")][0].clone()
+    spread = (speak[f"{norm}var"] + CodeNorm(1).eps).sqrt()
+    speak[f"{norm}mean"] = speak[f"{norm}mean"] - (1 - gain) * neutral * spread / gain
+    speak[f"{norm}var"] = (spread / gain).square() - CodeNorm(1).eps
+    speak["emotion_prototypes.codes"] = neutral + gain * (prototypes - neutral)
+
+
+def ship(run: Path, folder: Path | None, gain: float = 1.0) -> None:
+    """Writes what ships of a run folder, in float16. gain: see `exaggerate`."""
     for name in SHIPPED:
-        for file in save_for_shipping(name, checkpoint.load(run / name / WEIGHTS), folder):
+        content = checkpoint.load(run / name / WEIGHTS)
+        if name == "speak":
+            exaggerate(content["models"]["speak"], gain)
+        for file in save_for_shipping(name, content, folder):
             print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -151,6 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--init", type=Path, help="run folder of one size, or folder of shipped weights, to begin with")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
     parser.add_argument("--ship", action="store_true", help="write what ships for the package at the end")
+    parser.add_argument("--emotion-gain", type=float, default=1.0, help="makes the emotions of what ships stronger")
     parser.add_argument("--folder", type=Path, help="where they go (default: the package's own weights)")
     given = parser.parse_args(arguments)
     sizes = [int(size) for size in given.sizes.split(",")]
@@ -160,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
         if status:
             return status
     if given.ship:
-        ship(given.out / str(sizes[-1]), given.folder)
+        ship(given.out / str(sizes[-1]), given.folder, given.emotion_gain)
     return 0
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from speak.config import parse_settings, preset, with_changes
+from speak.config import EMOTIONS, parse_settings, preset, with_changes
+from speak.models.speak import Speak
 from speak.train import command
+from tests.small_training import batch, small
 
 RECIPE = Path(__file__).parent.parent / "examples/default_weights.py"
 STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
@@ -53,3 +56,21 @@ def test_the_first_size_begins_with_the_weights_of_the_package_where_they_are_gi
     begun = {one.stage: one.init and Path(one.init).name for one in trainings(recipe, init=folder)[:6]}
     assert begun == {"judge": "judge.pt", "perceptual": "perceptual.pt", "audio": None, "irfd": "speak.pt",
                      "syncnet": "syncnet.pt", "speak": "speak.pt"}  # fmt: skip
+
+
+def test_stronger_emotions_are_codes_and_prototypes_farther_from_neutral(recipe: ModuleType) -> None:
+    torch.manual_seed(0)
+    model, stronger = Speak(small()).eval(), Speak(small()).eval()
+    model.emotion_prototypes.codes.normal_()
+    model.emotion_encoder.norm.running_mean.normal_()
+    model.emotion_encoder.norm.running_var.uniform_(0.5, 2)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    recipe.exaggerate(state, 1.4)
+    stronger.load_state_dict(state)
+    neutral = model.emotion_prototypes.codes[EMOTIONS.index("neutral"), 0]
+    frames = batch("speak").emotion_frames
+    for weak, strong in ((model.encode_emotion(frames), stronger.encode_emotion(frames)),
+                         (model.emotion_prototypes.codes, stronger.emotion_prototypes.codes)):  # fmt: skip
+        torch.testing.assert_close(strong - neutral, 1.4 * (weak - neutral), rtol=1e-4, atol=1e-4)
+    recipe.exaggerate(state, 1.0)
+    assert all(torch.allclose(state[key], value) for key, value in stronger.state_dict().items())

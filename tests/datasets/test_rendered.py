@@ -178,7 +178,7 @@ def test_the_window_of_stage_speak_has_its_own_speech_in_the_middle_and_its_pose
     assert best_shift(pairs, range(-6, 7)) == 0
     batch = RenderedData("speak", size=SIZE, config=FEW).batch(range(2))
     assert batch.frames.shape == batch.pose_frames.shape == (2, 5, 3, SIZE, SIZE) and batch.context == 60
-    assert batch.identity_frame.shape == (2, 3, SIZE, SIZE) and batch.emotion_frames.shape[:2] == (2, 1)
+    assert batch.identity_frame.shape == (2, 3, SIZE, SIZE) and batch.emotion_frames.shape[:2] == (2, 3)
     assert batch.labels.landmarks.shape == (2, 5, 68, 2) and batch.phones.shape == (2, 5)
 
 
