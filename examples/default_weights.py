@@ -62,7 +62,19 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   .0370), and hair, clothes and outlines look right for the first time. But on 64 clips SSIM .728, 22.6 dB, F-LMD 3.02,
   M-LMD 2.39, CSIM .870, emotion 58 % (of the windows 52 instead of 47): none better than the shipped weights', so not
   shipped. After step 1,800 D won (its loss .75 -> .32, G's 2.5 -> 3.9) and the mouth was unlearnt (reading .65 -> 1.2):
-  GAN .2 is too much. To be tried: the same from the start with .05, D's rate at 2e-4, and longer.
+  GAN .2 is too much.
+- What mended it (the weights now shipped). Trainings that go on with --init and the same --data synthetic:SEED see the
+  same people again: after four of them the loss on these was .105 (pixel), .31 (reading), on new people .145 and 1.1.
+  Another seed for each (the recipe does so by itself), `rendered.uses` 10 instead of 16. G_g had 16 channels at 64x64
+  and 32 at 32x32; twice as many (a wider generator begins with the pictures of the narrower) and the weights above, D
+  left out, took `pixel` from .141 to .127 within 300 steps of already seen people, and the emotion of windows from 52
+  to 59 %. Emotions were too weak: codes of the shipped weights 1.6 times as far from neutral were read right in 59 %
+  instead of 47. A code of one frame is noisy and G_g learns to make less of it, hence rendered.emotion_frames=3; what
+  was left (62 %, with 1.3: 68 %) is --emotion-gain 1.3. It was chosen by a perceptual net that was not trained with,
+  on people of another seed: 67 % as trained, 74 % from 1.3 on.
+- D again, and its features matched (speak.weight_feature_matching, 1 and later 3, GAN .05): sharp without unlearning
+  the mouth. E_p that learns on at 128x128 (begun from the perceptual net, fitted to the mapper's codes) was tried too:
+  poses read from its codes got worse (yaw 2.1 degrees instead of 1.5) and the pictures no better.
 - The thumbnail brought the pose into f_I (R2 .46 for a linear probe); taking its linear trace out at the end of irfd
   cost .1 dB there, and .5 dB of a finished `speak`, which has to learn with it.
 - 24 clips do not measure an emotion accuracy: the shipped weights have 75 % on 24 and 59 % on 64.
@@ -91,8 +103,13 @@ from speak.shipped import save_for_shipping
 STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
 # Beside the preset's: `irfd` alone must run without the perceptual net, here there is one.
 SETTINGS = {"irfd": ("irfd.weight_reading=0.3", "irfd.weight_perceptual=0.3")}
-# From the second size on: there are pictures from the first step.
-GOING_ON = {"irfd": ("irfd.perceptual_from=0", "irfd.code_losses_from=0")}
+# From the second size on: there are pictures from the first step. `speak` as the shipped weights were finished.
+GOING_ON = {
+    "irfd": ("irfd.perceptual_from=0", "irfd.code_losses_from=0"),
+    "speak": ("speak.face=20", "speak.mouth=4", "speak.face_features=true", "speak.weight_pixel=8",
+              "speak.weight_perceptual=4", "speak.weight_reading=0.3", "speak.weight_adversarial=0.05",
+              "speak.weight_feature_matching=3", "speak.weight_sync=0", "speak.discriminator_r1=0.3"),
+}  # fmt: skip
 SHIPPED = ("speak", "judge", "syncnet", "perceptual")
 WEIGHTS = "weights.pt"
 
