@@ -1,6 +1,6 @@
 """Remakes the example inputs from the renderer, the example video from the shipped weights, and measures it.
 
-    python examples/remake.py [--weights FILE] [--judge FILE] [--out examples] [--sheet sheet.png]
+    python examples/remake.py [--weights FILE] [--judge FILE] [--out examples] [--sheet sheet.png] [--people people.jpg]
 
 The photo, the speech, the pose video and the emotion video are of three rendered people, so that the truth is known:
 the renderer also draws the person of the photo saying these words with those poses and that emotion. The judge reads
@@ -21,6 +21,7 @@ from speak import metrics
 from speak.cli import main as command
 from speak.clip_generation import in_batches
 from speak.config import EMOTIONS, POSE_NAMES
+from speak.datasets.rendered import RenderedData, fresh
 from speak.errors import SpeakError
 from speak.evaluate_clips import resized
 from speak.evaluate_instruments import find, read
@@ -29,6 +30,7 @@ from speak.media.face import find_face
 from speak.media.image import write_image
 from speak.media.video import VideoReader, write_video
 from speak.models.judge import Reading
+from speak.shipped import load_speak
 from speak.synthetic.head import render
 from speak.synthetic.performance import Performance, make_person, perform
 
@@ -124,6 +126,24 @@ def write_sheet(path: Path, truth: np.ndarray, made: np.ndarray) -> None:
     write_image(path, np.concatenate(rows, 0))
 
 
+@torch.no_grad()
+def write_people(path: Path, weights: Path | None, side: int = 128) -> None:
+    """Ten people that no training has seen, a column each: the photo, a frame of the truth, the same frame as made."""
+    model, config, _ = load_speak(weights)
+    moments = fresh(config.rendered, frames=3, emotion_frames=4)
+    batch = RenderedData("speak", 0, "test", config.model.image_size, moments).batch(range(900, 910))
+    around = 3 + 2 * batch.context
+    made = model.generate(
+        model.encode_identity(batch.identity_frame), model.encode_pose(batch.frames),
+        model.encode_emotion(batch.emotion_frames).mean(1, keepdim=True),
+        model.encode_audio(batch.speech, around)[:, batch.context : batch.context + 3],
+        model.draw_noise(batch.number.tolist()),
+    )  # fmt: skip
+    rows = [np.concatenate([np.asarray(Image.fromarray(face).resize((side, side))) for face in pictures(frames)], 1)
+            for frames in (batch.identity_frame, batch.frames[:, 1], made[:, 1])]  # fmt: skip
+    write_image(path, np.concatenate(rows, 0))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Writes the examples; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,6 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--judge", type=Path, help="default: beside the weights, or the one that comes with speak")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--sheet", type=Path, help="a picture of ten moments, truth above, video below")
+    parser.add_argument("--people", type=Path, help="a picture of ten unseen people: photos, true and made frames")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--size", type=int, default=256, help="pixels of the photo and the videos")
@@ -145,6 +166,8 @@ def main(argv: list[str] | None = None) -> int:
     made = measure(video, truth, given.judge, given.weights)
     if given.sheet:
         write_sheet(given.sheet, truth[0].permute(0, 2, 3, 1).numpy(), made)
+    if given.people:
+        write_people(given.people, given.weights)
     return 0
 
 

@@ -8,6 +8,7 @@ import torch
 
 from speak import checkpoint
 from speak.config import preset, to_dict
+from speak.media.image import read_image
 from speak.media.video import probe
 from speak.models.judge import Judge
 from tests.animate.inputs import save_model, untrained
@@ -31,10 +32,15 @@ def test_examples_are_rendered_animated_and_measured(tmp_path: Path, remake, cap
              "models": {"judge": Judge(config.model.judge).state_dict()}}  # fmt: skip
     checkpoint.save(tmp_path / "j.pt", judge)
     given = ["--weights", str(tmp_path / "w.pt"), "--judge", str(tmp_path / "j.pt"), "--out", str(tmp_path / "e"),
-             "--sheet", str(tmp_path / "sheet.png"), "--seconds", "1", "--size", "64"]  # fmt: skip
+             "--sheet", str(tmp_path / "sheet.png"), "--people", str(tmp_path / "people.png"), "--seconds", "1",
+             "--size", "64"]  # fmt: skip
     assert remake.main(given) == 0
     made = sorted(path.name for path in (tmp_path / "e").iterdir())
     assert made == ["emo.mp4", "id.png", "out.mp4", "pose.mp4", "speech.wav"] and (tmp_path / "sheet.png").exists()
+    people = read_image(tmp_path / "people.png")
+    assert people.shape == (3 * 128, 10 * 128, 3)
+    rows = people.reshape(3, 128, 10, 128, 3).astype(float)  # of a clip are alike; the last is of an untrained net
+    assert abs(rows[0] - rows[1]).mean() < abs(rows[2] - rows[1]).mean()
     shown = capsys.readouterr().out
     assert "SSIM" in shown and "mouth opening, correlation" in shown and "frames read as happy" in shown
     assert probe(tmp_path / "e" / "out.mp4").sound
