@@ -39,7 +39,7 @@ def test_examples_are_rendered_animated_and_measured(tmp_path: Path, remake, cap
     assert made == ["emo.mp4", "id.png", "out.mp4", "pose.mp4", "speech.wav"] and (tmp_path / "sheet.png").exists()
     people = read_image(tmp_path / "people.png")
     assert people.shape == (3 * 128, 10 * 128, 3)
-    rows = people.reshape(3, 128, 10, 128, 3).astype(float)  # of a clip are alike; the last is of an untrained net
+    rows = people.reshape(3, 128, 10, 128, 3).astype(float)  # photo and truth are of one clip
     assert abs(rows[0] - rows[1]).mean() < abs(rows[2] - rows[1]).mean()
     shown = capsys.readouterr().out
     assert "SSIM" in shown and "mouth opening, correlation" in shown and "frames read as happy" in shown

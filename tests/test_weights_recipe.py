@@ -74,3 +74,12 @@ def test_stronger_emotions_are_codes_and_prototypes_farther_from_neutral(recipe:
         torch.testing.assert_close(strong - neutral, 1.4 * (weak - neutral), rtol=1e-4, atol=1e-4)
     recipe.exaggerate(state, 1.0)
     assert all(torch.allclose(state[key], value) for key, value in stronger.state_dict().items())
+
+
+@pytest.mark.parametrize("gain", ["0", "-1"])
+def test_a_gain_that_is_not_over_0_is_refused_before_anything_is_trained(
+    recipe: ModuleType, gain: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        recipe.main(["--emotion-gain", gain])
+    assert stopped.value.code == 2 and "--emotion-gain" in capsys.readouterr().err

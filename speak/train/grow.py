@@ -25,7 +25,10 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     old one. An encoder's thumbnail that `state` has not starts at zero. Raises SpeakError where anything else differs.
     """
     own = network.state_dict()
-    grown = {key: (_widened if SYNTHESIS in key else _prefix)(key, own[key], state[key]) for key in own if key in state}
+    grown = {
+        key: _widened(value, state[key], key.endswith(".weight")) if SYNTHESIS in key else _prefix(value, state[key])
+        for key, value in own.items() if key in state
+    }  # fmt: skip
     thumbnails = {key: torch.zeros_like(own[key]) for key in own if key not in state and key.endswith(THUMBNAIL)}
     state = {**state, **thumbnails}
     grown |= thumbnails
@@ -42,7 +45,7 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     network.load_state_dict(filled)
 
 
-def _prefix(key: str, own: Tensor, given: Tensor) -> Tensor | None:
+def _prefix(own: Tensor, given: Tensor) -> Tensor | None:
     """`given` in the first rows of `own`; None where the shapes differ otherwise."""
     if own.shape == given.shape:
         return given
@@ -51,12 +54,12 @@ def _prefix(key: str, own: Tensor, given: Tensor) -> Tensor | None:
     return torch.cat([given.to(own.dtype), own[given.shape[0] :]])
 
 
-def _widened(key: str, own: Tensor, given: Tensor) -> Tensor | None:
-    """`given` in the first channels of a layer's `own`; None where one of them is narrower, or they are otherwise."""
+def _widened(own: Tensor, given: Tensor, is_weight: bool) -> Tensor | None:
+    """`given` in the first channels of `own`; None where `own` has fewer of them, or another number of dimensions."""
     if own.dim() != given.dim() or any(wide < narrow for wide, narrow in zip(own.shape, given.shape, strict=True)):
         return None
     wide = own.clone()
-    if key.endswith(".weight"):  # [out, in, ...], divided by the root of `in` at run time
+    if is_weight:  # [out, in, ...], divided by the root of `in` at run time
         wide[: given.shape[0]] = 0
         given = given * math.sqrt(own.shape[1] / given.shape[1])
     wide[tuple(slice(length) for length in given.shape)] = given.to(own.dtype)
