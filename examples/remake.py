@@ -134,7 +134,7 @@ def write_people(path: Path, weights: Path | None, side: int = 128) -> None:
     batch = RenderedData("speak", 0, "test", config.model.image_size, moments).batch(range(900, 910))
     around = 3 + 2 * batch.context
     made = model.generate(
-        model.encode_identity(batch.identity_frame), model.encode_pose(batch.frames),
+        model.read_identity(batch.identity_frame), model.encode_pose(batch.frames),
         model.encode_emotion(batch.emotion_frames).mean(1, keepdim=True),
         model.encode_audio(batch.speech, around)[:, batch.context : batch.context + 3],
         model.draw_noise(batch.number.tolist()),

@@ -27,7 +27,7 @@ from speak.errors import SpeakError
 from speak.generation import Photo, TalkingHead
 from speak.media.video import VideoReader, probe
 from speak.models.speak import Speak
-from speak.speech import Speech, silent_vector
+from speak.speech import Speech
 from speak.synthetic.performance import make_person, perform
 
 SSIM_WINDOW = 7
@@ -86,8 +86,7 @@ def adapt(
     model = copy.deepcopy(head.model).requires_grad_(False)
     targets, codes = _targets(head, photo, clip, config)
     bank = motion_bank(head, speech, config.bank, seed)
-    with torch.no_grad():
-        identity = model.encode_identity(photo.frame)[0] if head.identity is None else head.identity.clone()
+    identity = head.read_identity(photo)[0].clone()
     half = head.dtype == torch.bfloat16  # float16 would want its gradients scaled
     before = ssim(_frames(model, identity, codes[:1], 0, half), targets[:1]).item()
     code_steps = round(config.code_share * steps)
@@ -223,7 +222,7 @@ def _targets(
 ) -> tuple[Tensor, DriverCodes]:
     """The pictures to be rebuilt [M, 3, S, S], the photo first, and what the encoders read from them."""
     frames, model = photo.frame, head.model
-    audio = silent_vector(model)[None]
+    audio = model.encode_silence()[None]
     if clip is not None:
         pictures, sounds = _clip(head, clip, config)
         frames, audio = torch.cat([frames, pictures]), torch.cat([audio, sounds])
@@ -240,7 +239,7 @@ def _clip(head: TalkingHead, clip: str | Path, config: AdaptConfig) -> tuple[Ten
         pictures = list(reader)
     picks = np.unique(np.linspace(0, len(pictures) - 1, config.clip_frames).round().astype(int))
     frames = as_frames([pictures[pick] for pick in picks], head.device)
-    silent = silent_vector(head.model)
+    silent = head.model.encode_silence()
     vectors = silent.expand(len(picks), -1)
     if info.sound:
         try:

@@ -17,7 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from speak.batch_file import NOTHING, Job, read_batch
-from speak.config import FRAME_RATE, AdaptConfig
+from speak.config import FRAME_RATE, AdaptConfig, AnimateConfig, InversionConfig
 from speak.drivers import ENDS, LARGEST_STRENGTH, is_label, parse_emotions
 from speak.errors import SpeakError
 from speak.generation import TalkingHead, load
@@ -98,6 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--driver-end", choices=ENDS, default="pingpong", help="when a driving video is shorter than "
                         "the speech: back and forth (default), last frame held, or the video cut")  # fmt: skip
     parser.add_argument("--paste-back", action="store_true", help="put the face back into the whole photo")
+    parser.add_argument("--identity-steps", type=int, metavar="N", help="steps that fit the person's code to the "
+                        f"photo; 0: as it is read (default: the weights' own, mostly {InversionConfig().steps}; a "
+                        "second)")  # fmt: skip
     parser.add_argument("--adapt", nargs="?", type=int, const=steps, metavar="STEPS",
                         help=f"fit the weights to the photo first, minutes (default {steps} steps)")  # fmt: skip
     parser.add_argument("--adapt-clip", metavar="CLIP", help="fit them to a short video of the person as well")
@@ -125,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise SpeakError("--save-adapted: nothing is adapted without --adapt")
         check_writable(arguments.save_adapted)
     speech = Speech(job.speech)
-    head = load(arguments.weights, arguments.device, arguments.dtype)
+    head = load(arguments.weights, arguments.device, arguments.dtype, _settings(arguments))
     if adapting:
         from speak.adapt import adapt
 
@@ -148,7 +151,7 @@ def _run_batch(arguments: argparse.Namespace, options: dict[str, Any]) -> None:
         raise SpeakError(f"--batch: does not go with {surplus[0].replace('_', '-')}, the table names the inputs")
     emotion = _emotion(arguments)
     jobs = read_batch(arguments.batch, {"pose": None, "emotion": emotion, **options})
-    head = load(arguments.weights, arguments.device, arguments.dtype)
+    head = load(arguments.weights, arguments.device, arguments.dtype, _settings(arguments))
     failed = 0
     for job in jobs:
         try:
@@ -175,6 +178,13 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"box": parse_box(arguments.box) if arguments.box else None} | {
         name: getattr(arguments, name) for name in names
     }
+
+
+def _settings(arguments: argparse.Namespace) -> AnimateConfig:
+    steps = arguments.identity_steps
+    if steps is not None and steps < 0:
+        raise SpeakError(f"--identity-steps {steps}: at least 0")
+    return AnimateConfig(identity_steps=steps)
 
 
 def _given(argument: str | None) -> str | None:

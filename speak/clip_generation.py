@@ -56,7 +56,7 @@ def encode_clip(
     audio = model.encode_audio(speech[None], count + 2 * context)[0, context : context + count]
     emotion = in_batches(model.encode_emotion, emotion_frames).mean(0, keepdim=True)
     return Drivers(
-        model.encode_identity(identity_frame[None])[0], in_batches(model.encode_pose, pose_frames), emotion, audio
+        model.read_identity(identity_frame[None])[0], in_batches(model.encode_pose, pose_frames), emotion, audio
     )
 
 

@@ -11,6 +11,7 @@ class AnimateConfig:
 
     output_size: int = 256  # pixels of the video's side; smaller models are scaled up to it
     batch: int = 16  # frames generated at once
+    identity_steps: int | None = None  # that fit f_I to the photo; None: the weights' own (model.inversion.steps)
     audio_chunk: float = 2.0  # seconds of speech encoded at once
     shortest_speech: float = 0.2  # seconds; less is refused
     pose_smoothing: float = 1.2  # frames, standard deviation of the Gaussian over pose codes

@@ -125,6 +125,16 @@ class PerceptualConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InversionConfig:
+    """How f_I is fitted to the photo after E_i has read it (speak.models.inversion). Ours."""
+
+    steps: int = 20  # in use; 0: f_I as E_i reads it
+    rate: float = 0.05  # length of the first step, where f_I is of length 1
+    momentum: float = 0.7
+    mouth: float = 0.5  # how far the mouth's code moves beside it
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Every network of the method. E_p and E_e have narrow codes: little room for what is not theirs (METHOD, irfd)."""
 
@@ -136,6 +146,7 @@ class ModelConfig:
     pose_mapper_width: int = 64  # hidden width of the MLP from pose numbers to f_P
     emotion_levels: int = 3  # strengths for which emotion prototypes are kept (MEAD has three)
     editing: EditingConfig = EditingConfig()
+    inversion: InversionConfig = InversionConfig()
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     syncnet: SyncNetConfig = SyncNetConfig()

@@ -126,8 +126,8 @@ class TalkingHead:
         photo = photo if isinstance(photo, Photo) else self.photo(photo, box, face)
         speech = speech if isinstance(speech, Speech) else Speech(speech, self.settings)
         notes += self._remarks(photo)
+        identity = self.read_identity(photo)
         with torch.no_grad():
-            identity = self.model.encode_identity(photo.frame) if self.identity is None else self.identity[None]
             pose_of_photo = self.model.encode_pose(photo.frame)[0]
             emotion_of_photo = self.model.encode_emotion(photo.frame)[0]
         drivers = Drivers(self.model, self.image_size, self.settings, notes)
@@ -150,6 +150,12 @@ class TalkingHead:
         if paste_back:
             finish = PasteBack(photo.picture, photo.face.box)
         return Animation(self._pictures(identity, streams, frames, seed, finish), frames, notes)
+
+    def read_identity(self, photo: Photo) -> Tensor:
+        """f_I [1, D_I] of the photo, or of the person whom the weights were adapted to. Always in float32."""
+        if self.identity is not None:
+            return self.identity[None]
+        return self.model.read_identity(photo.frame, self.settings.identity_steps)
 
     def frames_of_codes(
         self,

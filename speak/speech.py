@@ -84,7 +84,7 @@ class Speech:
         """f_a(1:N) in blocks [n, D]. Where the sound is silent they are drawn to the vector of digital silence: the
         mouth then closes even where breath, noise or the net's own unrest would move it."""
         config = config or AnimateConfig()
-        silent, first = silent_vector(model), 0
+        silent, first = model.encode_silence(), 0
         blocks = encode_long(model.audio_encoder, _Surrounded(self), self.frames + 2 * AROUND * FRAME_RATE,
                              self.samples + 2 * AROUND * SAMPLE_RATE, config.audio_chunk)  # fmt: skip
         for block in _inner(blocks, AROUND * FRAME_RATE, self.frames):
@@ -122,12 +122,6 @@ def _inner(blocks: Iterator[Tensor], first: int, count: int) -> Iterator[Tensor]
 
 
 @torch.no_grad()
-def silent_vector(model: Speak) -> Tensor:
-    """f_a [D] of digital silence: the middle of two seconds of it."""
-    device = next(model.audio_encoder.parameters()).device
-    return model.encode_audio(torch.zeros(1, 2 * SAMPLE_RATE, device=device), 2 * FRAME_RATE)[0, FRAME_RATE]
-
-
 def silence_of_frames(
     decibels: np.ndarray,  # [M] loudness of every 10 ms, dB of full scale
     frames: int,  # N

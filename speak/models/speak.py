@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from speak.config import Config
+from speak.config import FRAME_RATE, SAMPLE_RATE, Config
 from speak.models.codes import Codes
 from speak.models.editing import EditingModule
 from speak.models.generators import GlobalGenerator
+from speak.models.inversion import fit_identity
 from speak.models.irfd import HANDED_ON, IRFD, encoders
 from speak.models.pose_mapper import controls
 from speak.models.wav2vec2 import Wav2Vec2
@@ -35,6 +36,7 @@ class Speak(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         model = config.model
+        self.inversion = model.inversion
         for name, module in (encoders(config) | controls(model)).items():
             self.add_module(name, module)
         self.audio_encoder = Wav2Vec2(model.audio)
@@ -52,6 +54,16 @@ class Speak(nn.Module):
     ) -> Tensor:
         """f_I [..., D_I], unit length, float32."""
         return _over_leading(self.identity_encoder, frames)
+
+    def read_identity(
+        self,
+        photos: Tensor,  # [B, 3, H, W] in [-1, 1]
+        steps: int | None = None,  # default `config.model.inversion.steps`
+    ) -> Tensor:
+        """f_I [B, D_I] as it is used: what E_i reads, fitted to the photo (speak.models.inversion). No gradient."""
+        with torch.no_grad():
+            identity = self.encode_identity(photos)
+        return fit_identity(self, photos, identity, self.inversion.steps if steps is None else steps, self.inversion)
 
     def encode_pose(
         self,
@@ -89,6 +101,11 @@ class Speak(nn.Module):
     ) -> Tensor:
         """f_a(1:N) [B, N, D]: the content of the speech, a vector a video frame."""
         return self.audio_encoder(speech, frames=frames)
+
+    def encode_silence(self) -> Tensor:
+        """f_a [D] of digital silence: the middle of two seconds of it."""
+        silence = torch.zeros(1, 2 * SAMPLE_RATE, device=next(self.audio_encoder.parameters()).device)
+        return self.encode_audio(silence, 2 * FRAME_RATE)[0, FRAME_RATE]
 
     def draw_noise(self, seeds: Sequence[int]) -> ClipNoise:
         """The noise of one clip a seed: the same on every device and whatever else is in the batch."""

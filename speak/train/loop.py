@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from speak import checkpoint, losses
-from speak.config import Config, to_dict
+from speak.config import Config, from_dict, to_dict
 from speak.errors import SpeakError
 from speak.train.averages import Averages
 from speak.train.journal import save_picture, save_plot
@@ -216,7 +216,8 @@ class Training:
             self.folder.cut_log(0)  # of a training that was killed before its first checkpoint
             return []
         path, content = found
-        before, now = content["config"]["model"], to_dict(self.config)["model"]
+        before = to_dict(from_dict(content["config"]))["model"]  # with what was not yet known when it was written
+        now = to_dict(self.config)["model"]
         if self.stage.shaped_by:
             before, now = ({key: part[key] for key in self.stage.shaped_by} for part in (before, now))
         if before != now:

@@ -15,6 +15,7 @@ from speak.datasets.stage_batches import WindowBatch
 from speak.metrics import psnr, to_uint8
 from speak.models.codes import Codes
 from speak.models.discriminator import Discriminator
+from speak.models.inversion import fit_identity
 from speak.models.irfd import ENCODERS, HANDED_ON
 from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
@@ -128,6 +129,9 @@ class _Step:
 
         identity, pose = encode("identity", identity_frame), encode("pose", frames)
         emotion = encode("emotion", emotion_frames).mean(1, keepdim=True)
+        if steps := settings.inversion_steps:
+            fitted = fit_identity(model, identity_frame, identity, steps, self.config.model.inversion)
+            identity = identity + (fitted - identity).detach()  # E_i learns as if the code were its own
         with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_audio):
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]

@@ -78,6 +78,16 @@ def test_made_in_pieces_it_is_the_same_video(
     assert usual.std(0).mean() > 1  # a still picture would be the same too
 
 
+def test_the_person_is_fitted_to_the_photo_unless_no_steps_are_wanted(
+    tmp_path: Path, inputs: dict, weights: Path, usual: np.ndarray
+) -> None:
+    read = animate(load(weights, "cpu", "float32", AnimateConfig(identity_steps=0)), inputs)
+    assert difference(read, usual) > 1
+    out = tmp_path / "out.mp4"
+    assert main([*arguments(inputs, weights, out), "--identity-steps", "0"]) == 0
+    assert difference(frames_of(out), read) < 6  # the coder's loss
+
+
 @pytest.mark.parametrize("name", ["photo", "speech", "pose", "emotion"])
 def test_every_input_changes_the_video(head: TalkingHead, inputs: dict, usual: np.ndarray, name: str) -> None:
     other = {"photo": np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8),
@@ -231,6 +241,7 @@ def bad_inputs(folder: Path, inputs: dict) -> dict[str, tuple[list[str], str]]:
         "folder as output": ([photo, sound, "-o", str(folder / "folder.mp4")], "is a folder"),
         "other suffix": ([photo, sound, "-o", str(folder / "o.avi")], "is an mp4"),
         "input as output": ([photo, sound, pose, "-o", pose], "is one of the inputs"),
+        "fewer than no steps": ([photo, sound, "--identity-steps", "-1"], "--identity-steps -1: at least 0"),
         "no adaptation": ([photo, sound, "--save-adapted", str(folder / "a.pt")], "nothing is adapted"),
     }
 

@@ -10,7 +10,7 @@ import torch
 from speak.config import AnimateConfig
 from speak.errors import SpeakError
 from speak.generation import TalkingHead
-from speak.speech import Speech, silence_of_frames, silent_vector
+from speak.speech import Speech, silence_of_frames
 from tests.tolerances import assert_close
 
 
@@ -84,7 +84,7 @@ def test_in_silence_the_vectors_are_those_of_digital_silence(head: TalkingHead) 
     sound[16000:] *= 1e-4
     speech = Speech(sound)
     vectors = torch.cat(list(speech.encode(head.model)))
-    silent = silent_vector(head.model)
+    silent = head.model.encode_silence()
     assert torch.equal(vectors[45:], silent.expand(len(vectors) - 45, -1))
     assert (vectors[:25] - silent).abs().max() > 1e-2
 

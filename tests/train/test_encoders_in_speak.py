@@ -11,6 +11,7 @@ from speak.errors import SpeakError
 from speak.models.speak import Speak
 from speak.train.command import run_stage
 from tests.small_training import batch, build, small
+from tests.tolerances import assert_close
 
 CPU = torch.device("cpu")
 
@@ -90,3 +91,23 @@ def test_encoders_that_learn_on_in_speak_have_their_controls_fitted_anew(trained
         codes, mapped = model.encode_pose(frames).flatten(0, 1), model.pose_mapper(labels.flatten(0, 1))
     spread = codes - codes.mean(0)
     assert (mapped - codes).square().mean() < 0.8 * spread.square().mean()  # poses in numbers say something of codes
+
+
+def test_the_identity_may_be_fitted_to_the_photo_before_each_step_and_its_encoder_learns_all_the_same(
+    trained: Path,
+) -> None:
+    stage = build("speak", trained, speak__train_identity=True, speak__inversion_steps=2)
+    model, windows, memory = stage.networks["speak"], batch("speak"), {}
+    losses.total_loss(stage.phases[0].losses(windows, memory), stage.phases[0].weights).backward()
+    assert model.identity_encoder.linear.weight.grad.abs().sum() > 0
+    made = memory["frames"].detach()
+    photos, count = windows.identity_frame_other, windows.frames.shape[1]
+    with torch.no_grad():
+        audio = model.encode_audio(windows.speech, count + 2 * windows.context)
+        codes = (
+            model.encode_pose(windows.pose_frames), model.encode_emotion(windows.emotion_frames_other).mean(1, True),
+            audio[:, windows.context : windows.context + count], model.draw_noise(windows.number.tolist()),
+        )  # fmt: skip
+        fitted, read = (model.generate(model.read_identity(photos, steps), *codes) for steps in (2, 0))
+    assert_close(made, fitted)
+    assert (made - read).abs().mean() > 1e-3
