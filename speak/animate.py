@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "the speech: back and forth (default), last frame held, or the video cut")  # fmt: skip
     parser.add_argument("--paste-back", action="store_true", help="put the face back into the whole photo")
     parser.add_argument("--identity-steps", type=int, metavar="N", help="steps that fit the person's code to the "
-                        f"photo; 0: as it is read (default: the weights' own, mostly {InversionConfig().steps}; a "
+                        f"photo; 0: as it is read (default: the weights' own, mostly {InversionConfig().steps}; half a "
                         "second)")  # fmt: skip
     parser.add_argument("--adapt", nargs="?", type=int, const=steps, metavar="STEPS",
                         help=f"fit the weights to the photo first, minutes (default {steps} steps)")  # fmt: skip

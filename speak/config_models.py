@@ -128,10 +128,9 @@ class PerceptualConfig:
 class InversionConfig:
     """How f_I is fitted to the photo after E_i has read it (speak.models.inversion). Ours."""
 
-    steps: int = 20  # in use; 0: f_I as E_i reads it
+    steps: int = 8  # in use; 0: f_I as E_i reads it
     rate: float = 0.05  # length of the first step, where f_I is of length 1
     momentum: float = 0.7
-    mouth: float = 0.5  # how far the mouth's code moves beside it
 
 
 @dataclasses.dataclass(frozen=True)

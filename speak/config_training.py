@@ -121,7 +121,7 @@ class SpeakConfig:
     identity_source: str = "other"
     pose_source: str = "other"
     emotion_source: str = "other"
-    inversion_steps: int = 0  # ours: f_I is fitted to the photo first (model.inversion.steps: the same in use)
+    inversion_steps: int = 0  # ours: that fit every second f_I to the photo (model.inversion.steps: the same in use)
     warm_generator: bool = True  # ours: G_g begins as G_d, where stage `irfd` has one of its shape
     face: float = 10.0  # ours: how much more the pixels about eyes and mouth count in `pixel`
     mouth: float = 1.0  # ours: how much more of that for the mouth's

@@ -130,8 +130,9 @@ class _Step:
         identity, pose = encode("identity", identity_frame), encode("pose", frames)
         emotion = encode("emotion", emotion_frames).mean(1, keepdim=True)
         if steps := settings.inversion_steps:
-            fitted = fit_identity(model, identity_frame, identity, steps, self.config.model.inversion)
-            identity = identity + (fitted - identity).detach()  # E_i learns as if the code were its own
+            fitted, even = identity.detach().clone(), batch.number % 2 == 0
+            fitted[even] = fit_identity(model, identity_frame[even], fitted[even], steps, self.config.model.inversion)
+            identity = torch.where(even[:, None], fitted, identity)  # E_i learns from the others
         with torch.set_grad_enabled(torch.is_grad_enabled() and settings.train_audio):
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]

@@ -93,7 +93,7 @@ def test_encoders_that_learn_on_in_speak_have_their_controls_fitted_anew(trained
     assert (mapped - codes).square().mean() < 0.8 * spread.square().mean()  # poses in numbers say something of codes
 
 
-def test_the_identity_may_be_fitted_to_the_photo_before_each_step_and_its_encoder_learns_all_the_same(
+def test_every_second_identity_may_be_fitted_to_the_photo_and_the_encoder_learns_from_the_others(
     trained: Path,
 ) -> None:
     stage = build("speak", trained, speak__train_identity=True, speak__inversion_steps=2)
@@ -109,5 +109,8 @@ def test_the_identity_may_be_fitted_to_the_photo_before_each_step_and_its_encode
             audio[:, windows.context : windows.context + count], model.draw_noise(windows.number.tolist()),
         )  # fmt: skip
         fitted, read = (model.generate(model.read_identity(photos, steps), *codes) for steps in (2, 0))
-    assert_close(made, fitted)
-    assert (made - read).abs().mean() > 1e-3
+    even = windows.number % 2 == 0
+    assert 0 < even.sum() < len(even)
+    assert_close(made[even], fitted[even])
+    assert_close(made[~even], read[~even])
+    assert (made - read)[even].abs().mean() > 1e-3
