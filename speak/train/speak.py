@@ -108,7 +108,7 @@ class _Step:
         self.weights = losses.loss_weights(config.speak)
 
     def codes(self, batch: WindowBatch, own: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """f_I, f_P, f_E, f_a of a window; own: read from frames of the clip itself, as in use."""
+        """f_I, f_P, f_E, f_a of a window; own: read from frames of the clip itself, and f_I not fitted."""
         settings = self.settings
 
         def read(source: str, frames: Tensor, others: Tensor | None) -> Tensor:
@@ -129,7 +129,7 @@ class _Step:
 
         identity, pose = encode("identity", identity_frame), encode("pose", frames)
         emotion = encode("emotion", emotion_frames).mean(1, keepdim=True)
-        if steps := settings.inversion_steps:
+        if (steps := settings.inversion_steps) and not own:
             fitted, even = identity.detach().clone(), batch.number % 2 == 0
             fitted[even] = fit_identity(model, identity_frame[even], fitted[even], steps, self.config.model.inversion)
             identity = torch.where(even[:, None], fitted, identity)  # E_i learns from the others
