@@ -31,7 +31,7 @@ def fit_identity(
     length down the photo's own gradient of the squared difference, and the steps shorten to nothing. Few are best: the
     more there are, the nearer the photo, and the less is left of what sound and emotion do to the face.
     """
-    if not steps:
+    if not steps or not len(photos):
         return identity.detach()
     with torch.no_grad():
         pose, emotion = model.encode_pose(photos)[:, None], model.encode_emotion(photos)[:, None]
