@@ -103,7 +103,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # 256x256 as published, as far as the paper says; nothing of ours.
     "paper": {
-        **_network("identity", depth=50, width=64, norm="batch", image_size=256, code_dim=512, thumbnail=0),
+        **_network("identity", depth=50, width=64, norm="batch", image_size=256, code_dim=512, grid=1, thumbnail=0),
         **_network("pose", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
         **_network("emotion", depth=50, width=64, norm="batch", image_size=256, code_dim=512),
         **_network("audio", **WAV2VEC2_PRESETS["paper"]),
@@ -169,8 +169,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # 64x64, for tests and for experiments of minutes.
     "tiny": {
         "model.image_size": 64,
-        **_network("identity", width=16, image_size=64),
-        **_network("pose", image_size=64),  # E_e, judge and SyncNet read at 128: at 64 a ResNet hardly sees a mouth
+        **_network("pose", image_size=64),  # the others read at 128: at 64 a ResNet hardly sees a mouth
         **_network("audio", **WAV2VEC2_PRESETS["tiny"]),
         "model.generator.style_dim": 128,
         "model.generator.channel_base": 2048,

@@ -60,6 +60,7 @@ class EncoderConfig:
     norm: str = "group"  # group, or batch as published
     image_size: int = 128  # frames are brought to this size inside
     code_dim: int = 32
+    grid: int = 1  # side of the grid of averages that the trunk's features become; 1: their one average, as published
     thumbnail: int = 0  # ours: side of a thumbnail of the frame that goes to the code past the ResNet; 0: none
 
 
@@ -138,7 +139,7 @@ class ModelConfig:
     """Every network of the method. E_p and E_e have narrow codes: little room for what is not theirs (METHOD, irfd)."""
 
     image_size: int = 256
-    identity: EncoderConfig = EncoderConfig(width=32, code_dim=256, thumbnail=8)
+    identity: EncoderConfig = EncoderConfig(width=32, code_dim=256, grid=4, thumbnail=8)
     pose: EncoderConfig = EncoderConfig(code_dim=24)
     emotion: EncoderConfig = EncoderConfig(code_dim=32)
     audio: Wav2Vec2Config = Wav2Vec2Config()

@@ -23,7 +23,8 @@ class Encoder(nn.Module):
     """One of E_i, E_p, E_e, SPEAK Sec. 3.1: ResNet trunk, global average pool, linear to the code, normalisation.
 
     Group norm and pooling leave little of a frame's colours and of where they are. A thumbnail of the frame, mapped
-    to the code as well, keeps those of hair, skin, clothes and background (ours; `EncoderConfig.thumbnail`).
+    to the code as well, keeps those of hair, skin, clothes and background (ours; `EncoderConfig.thumbnail`), averages
+    over a grid instead of the whole where its shapes are (ours; `EncoderConfig.grid`).
     unit_length: True for f_I; False for f_P and f_E, which `CodeNorm` normalises.
     """
 
@@ -31,7 +32,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.image_size = config.image_size
         self.trunk = ResNet(config.depth, config.width, config.norm)
-        self.linear = nn.Linear(self.trunk.channels, config.code_dim)
+        self.grid = config.grid
+        self.linear = nn.Linear(self.trunk.channels * config.grid**2, config.code_dim)
         self.thumbnail = None
         if config.thumbnail:
             self.thumbnail_size = config.thumbnail
@@ -55,7 +57,8 @@ class Encoder(nn.Module):
         frames: Tensor,  # [B, 3, H, W] in [-1, 1]
     ) -> Tensor:
         """Codes before their normalisation [B, code_dim]."""
-        pooled = self.trunk(resize_for_reading(frames, self.image_size)).mean((2, 3))
+        features = self.trunk(resize_for_reading(frames, self.image_size))
+        pooled = nn.functional.adaptive_avg_pool2d(features, self.grid).flatten(1)
         with torch.autocast(pooled.device.type, enabled=False):
             weight, bias = at_least_float32(self.linear.weight), at_least_float32(self.linear.bias)
             codes = nn.functional.linear(pooled.to(weight.dtype), weight, bias)

@@ -1,4 +1,4 @@
-"""Weights of a smaller picture, narrower layers or encoders without a thumbnail as the beginning of others."""
+"""Weights of a smaller picture, narrower layers, encoders without a thumbnail or grid as the beginning of others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from speak.checkpoint import load_into
 from speak.errors import SpeakError
 
 THUMBNAIL = "_encoder.thumbnail.weight"
+ENCODER_LINEAR = "_encoder.linear.weight"  # [code, channels times the numbers of the grid]
 SYNTHESIS = "synthesis."  # the StyleGAN2 part of G_d and G_g
 
 
@@ -22,13 +23,11 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     A generator's layers are numbered from the smallest picture up, so what it has more comes after what it had: those
     keep their new values, except that a new level's ToRGB starts at zero and the grown picture is the old one,
     enlarged. Of a wider layer the new channels are new, and nothing that was there reads them yet: the picture is the
-    old one. An encoder's thumbnail that `state` has not starts at zero. Raises SpeakError where anything else differs.
+    old one. An encoder's thumbnail that `state` has not starts at zero; averages over a grid weigh as their one average
+    did. Raises SpeakError where anything else differs.
     """
     own = network.state_dict()
-    grown = {
-        key: _widened(value, state[key], key.endswith(".weight")) if SYNTHESIS in key else _prefix(value, state[key])
-        for key, value in own.items() if key in state
-    }  # fmt: skip
+    grown = {key: _grown(network, key, value, state[key]) for key, value in own.items() if key in state}
     thumbnails = {key: torch.zeros_like(own[key]) for key in own if key not in state and key.endswith(THUMBNAIL)}
     state = {**state, **thumbnails}
     grown |= thumbnails
@@ -43,6 +42,16 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
         if ".to_rgb." in key and key.endswith((".weight", ".bias")) and ".affine." not in key:
             filled[key] = torch.zeros_like(own[key])
     network.load_state_dict(filled)
+
+
+def _grown(network: nn.Module, key: str, own: Tensor, given: Tensor) -> Tensor | None:
+    if SYNTHESIS in key:
+        return _widened(own, given, key.endswith(".weight"))
+    if key.endswith(ENCODER_LINEAR) and own.shape != given.shape:
+        encoder = network.get_submodule(key.removesuffix(".linear.weight"))
+        if given.shape == (own.shape[0], encoder.trunk.channels):  # before there was a grid
+            return given.repeat_interleave(encoder.grid**2, 1) / encoder.grid**2
+    return _prefix(own, given)
 
 
 def _prefix(own: Tensor, given: Tensor) -> Tensor | None:

@@ -1,5 +1,7 @@
 """IRFD at preset tiny: what one exchange computes, and where its gradients go."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -8,6 +10,7 @@ from speak import losses
 from speak.config import EMOTIONS, Config, preset, with_changes
 from speak.models.codes import FACTORS, Codes
 from speak.models.irfd import IRFD, Encoder, Exchange, Probes
+from speak.models.resnet import resize_for_reading
 from tests.tolerances import assert_close
 
 TINY = preset("tiny")
@@ -169,3 +172,18 @@ def test_a_thumbnail_hands_on_the_colours_of_each_part_of_a_frame() -> None:
     expected = 2 * colours.flatten(1).double() @ encoder.thumbnail.weight.double().T
     assert_close(codes, expected / expected.norm(dim=1, keepdim=True), dtype=torch.float32)
     assert preset("paper").model.identity.thumbnail == 0
+
+
+def test_an_encoder_with_a_grid_hands_on_where_features_are() -> None:
+    plain = dataclasses.replace(TINY.model.identity, thumbnail=0)
+    torch.manual_seed(0)
+    encoder = Encoder(dataclasses.replace(plain, grid=2), unit_length=True).eval()
+    frames = torch.randn(2, 3, 128, 128)
+    with torch.no_grad():
+        features = encoder.trunk(resize_for_reading(frames, plain.image_size))
+        half = features.shape[-1] // 2
+        quarters = [features[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+        numbers = torch.stack([part.double().mean((2, 3)) for part in quarters], -1).flatten(1)
+        expected = numbers @ encoder.linear.weight.double().T + encoder.linear.bias.double()
+        assert_close(encoder(frames), expected / expected.norm(dim=1, keepdim=True), dtype=torch.float32)
+    assert preset("paper").model.identity.grid == 1

@@ -289,6 +289,17 @@ def test_weights_without_a_thumbnail_begin_as_what_they_were(tmp_path: Path) -> 
             assert_close(after.identity_encoder(frames), older.identity_encoder(frames))
 
 
+def test_an_encoder_that_gets_a_grid_begins_as_what_it_was(tmp_path: Path) -> None:
+    before = build("irfd", tmp_path, model__identity__grid=1).networks["irfd"].eval()
+    after = build("irfd", tmp_path, model__identity__grid=2).networks["irfd"].eval()
+    load_or_grow(after, before.state_dict(), "weights")
+    frames = batch("irfd").source
+    with torch.no_grad():
+        assert_close(after.identity_encoder(frames), before.identity_encoder(frames))
+    with pytest.raises(SpeakError, match="another shape"):  # a grid is not grown from another grid
+        load_or_grow(build("irfd", tmp_path, model__identity__grid=4).networks["irfd"], after.state_dict(), "weights")
+
+
 def test_noise_depends_on_the_sample_and_not_on_the_batch() -> None:
     shapes = [(4, 4), (8, 8)]
     both, one = noise_maps(torch.tensor([5, 9]), shapes, 2), noise_maps(torch.tensor([9]), shapes)
