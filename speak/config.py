@@ -134,6 +134,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "syncnet.weight_matching": 0.0,
         "syncnet.trunk": "new",
         "irfd.learning_rate": 1e-4,
+        "audio.optimizer": "adam",
         "irfd.optimizer": "adam",
         "irfd.erase_pose": False,
         "speak.optimizer": "adam",
@@ -170,7 +171,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "model.image_size": 64,
         **_network("pose", image_size=64),  # the others read at 128: at 64 a ResNet hardly sees a mouth
-        **_network("audio", **WAV2VEC2_PRESETS["tiny"]),
+        **_network("audio", **WAV2VEC2_PRESETS["small"]),
         "model.generator.style_dim": 128,
         "model.generator.channel_base": 2048,
         "model.generator.channel_max": 128,
@@ -194,6 +195,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "judge.learning_rate": 2e-3,
         "perceptual.steps": 5000,
         "audio.steps": 3000,
+        "audio.learning_rate": 2e-3,
         "syncnet.steps": 6000,
     },
 }

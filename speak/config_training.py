@@ -50,6 +50,7 @@ class AudioStageConfig:
     steps: int = 6_000
     batch: int = 16
     learning_rate: float = 1e-3
+    optimizer: str = "muon"  # ours: as in irfd
     weight_phones: float = 0.3
     weight_mouth: float = 3.0
 

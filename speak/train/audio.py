@@ -49,6 +49,8 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
             "mouth_correlation": float(correlation(torch.cat(opened), torch.cat(true))),
         }
 
-    phase = Phase("audio", parameters_of(encoder, heads), config.audio.learning_rate, weights, compute)
+    settings = config.audio
+    phase = Phase("audio", parameters_of(encoder, heads), settings.learning_rate, weights, compute,
+                  optimizer=settings.optimizer)  # fmt: skip
     return Stage({"audio_encoder": encoder, "heads": heads}, ("audio_encoder", "heads"), [phase], validate,
                  shaped_by=("audio",), half_on_cpu=False)  # fmt: skip

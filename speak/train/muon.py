@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024): the momentum of a weight matrix is orthogonalised, all its directions move alike.
 
-Ours, in stages `irfd` and `speak`: what Adam learns in the first minutes it learns in half of them (the figures are in
-examples/default_weights.py). Preset `paper` has Adam.
+Ours, in stages `audio`, `irfd` and `speak`: what Adam learns in the first minutes it learns in half of them (the
+figures are in examples/default_weights.py). Preset `paper` has Adam.
 """
 
 from __future__ import annotations
