@@ -4,8 +4,8 @@
     ... --set model.identity.width=32 --set model.identity.grid=4       another shape of E_i
 
 In stage `speak` E_i learns through G_g and four losses, sixteen pictures a step. Here f_I is fitted to frames of each
-person once (speak.models.inversion), and E_i learns to read those codes: hundreds of pictures a second, of which each
-is seen ten times. What an error of a code weighs is what it changes in the picture. RUN/codes has the pictures and
+person once (speak.models.inversion), and E_i learns to read those codes: 150 pictures a second on two cores, of which
+each is seen six times. What an error of a code weighs is what it changes in the picture. RUN/codes has the pictures and
 codes, RUN/weights.pt everything of --weights with the new E_i; `train --stage speak --init` goes on from there.
 Interrupted, the same command goes on with the codes that it has.
 """

@@ -39,7 +39,7 @@ WAV2VEC2_PRESETS: dict[str, dict[str, Any]] = {
         "conv_channels": (512,) * 7, "width": 1024, "layers": 24, "heads": 16, "feed_forward": 4096,
         "position_kernel": 128, "attention_window": None, "normalise_input": True,
     },
-    "small": {  # 0.4 M, preset `tiny`: with "tiny" the mouth's opening cannot be read better than r = .82
+    "small": {  # 0.44 M, of preset `tiny`: with "tiny" the mouth's opening cannot be read better than r = .82
         "conv_channels": (32, 32, 64, 64, 96, 96, 96), "width": 96, "layers": 3, "feed_forward": 384,
         "position_kernel": 16, "position_groups": 8, "attention_window": 20,
     },
