@@ -95,9 +95,10 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   trained weights with the first editing layer rewritten by least squares (R2 .61 of what that layer had read).
 - With this E_i held still G_g moved away from what it reads: after 750 steps 22.2 dB instead of 23.3 without the steps
   that fit f_I, with them 24.3 instead of 24.1 (64 windows); 850 steps with E_i learning did not win it back (22.2).
-- D once more: R1 at 2 made it lose (its loss .12 -> .5) and G_g's pictures sharper than true ones (a 3x3 mean takes away
-  .038) at 23.6 dB and SSIM .754. Half-way between the weights before and after those 850 steps: .029, 24.2 dB, .781, and
-  the emotion as good; closer to the latter hair looks crisper still. Weights of one training can be mixed like that.
+- D once more: R1 at 2 made it lose (its loss .12 -> .5) and G_g's pictures sharper than true ones (a 3x3 mean takes
+  away .038) at 23.6 dB and SSIM .754. Half-way between the weights before and after those 850 steps: .029, 24.2 dB,
+  .781, and the emotion as good; closer to the latter hair looks crisper still. Weights of one training can be mixed
+  like that.
 - In training (speak.inversion_steps) only every second window is fitted: where all were, E_i came to rely on it (17.9
   dB without, 22.4 with two steps, after 500).
 - 128x128 was begun (from the shipped weights, model.image_size=128, channel_base=4096, no D): 1.9 s a step, of which
