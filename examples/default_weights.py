@@ -89,7 +89,7 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   23.35 dB (with f_I fitted by 8 steps from 24.0 to 24.1). Five minutes of one core were enough to be better than after
   all of stage `speak` (.0075; at 64x64, a grid of 2x2), whose 16 photos a step are few. Learnt by heart: .0046.
 - E_a was starved too: with 0.02 M weights ("tiny" of WAV2VEC2_PRESETS) a linear probe read the mouth's opening from it
-  at r = .80, a small net at .82, its width and rounding at .35: G_g could not know better. With 0.44 M ("small") and
+  at r = .80, a small net at .82, its width and rounding at .35: G_g could not know better. With 0.44 M and
   Muon stage `audio` names 92 % of the phones after 1,900 steps (17 minutes of two cores) and the opening at r = .951.
   (Phone loss 2.2 after 150 steps; with Adam and 64 channels in all convolutions 3.4 after 107.) It went into the
   trained weights with the first editing layer rewritten by least squares (R2 .61 of what that layer had read).

@@ -171,7 +171,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "model.image_size": 64,
         **_network("pose", image_size=64),  # the others read at 128: at 64 a ResNet hardly sees a mouth
-        **_network("audio", **WAV2VEC2_PRESETS["small"]),
         "model.generator.style_dim": 128,
         "model.generator.channel_base": 2048,
         "model.generator.channel_max": 128,

@@ -279,9 +279,10 @@ def test_batch_norms_are_shared_by_processes_on_cuda_and_keep_their_weights(monk
 
 
 def test_parts_of_a_batch_add_up_to_the_whole(tmp_path: Path) -> None:
-    config = small(train__clip=0.0)
-    train(tmp_path / "whole", config=config, steps=2)
-    train(tmp_path / "parts", config=small(train__clip=0.0, train__accumulate=2), steps=2)
+    # steps in proportion to gradients: Adam's own would make rounding visible where a gradient is near zero
+    flags = {"train__clip": 0.0, "train__epsilon": 1.0, "audio__learning_rate": 0.1, "audio__optimizer": "adam"}
+    train(tmp_path / "whole", config=small(**flags), steps=2)
+    train(tmp_path / "parts", config=small(train__accumulate=2, **flags), steps=2)
     whole, parts = newest(tmp_path / "whole" / "audio")["models"], newest(tmp_path / "parts" / "audio")["models"]
     for name, value in whole["audio_encoder"].items():
         torch.testing.assert_close(value, parts["audio_encoder"][name], atol=2e-4, rtol=1e-3)
