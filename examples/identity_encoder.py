@@ -1,7 +1,7 @@
-"""E_i begun anew: it learns to read from one picture the f_I with which a trained G_g makes the person best.
+"""E_i by itself: it learns to read from one picture the f_I with which a trained G_g makes the person best.
 
     python examples/identity_encoder.py --weights speak/weights/speak.pt --out runs/identity --data synthetic:1
-    ... --set model.identity.width=32 --set model.identity.grid=4       another shape of E_i
+    ... --set model.identity.width=32 --set model.identity.grid=4       begun anew, in another shape
 
 In stage `speak` E_i learns through G_g and four losses, sixteen pictures a step. Here f_I is fitted to frames of each
 person once (speak.models.inversion), and E_i learns to read those codes: 150 pictures a second on two cores, of which
@@ -204,7 +204,10 @@ def main(arguments: list[str] | None = None) -> int:
     weighing = response(model, pictures, codes)
     old = measured(model.identity_encoder, pictures[::HELD_OUT], codes[::HELD_OUT], weighing)
     print(f"error of the E_i that there was: {old:.5f}", flush=True)
-    encoder = learn(Encoder(config.model.identity, True), pictures, codes, weighing, given.steps)
+    encoder = Encoder(config.model.identity, True)
+    if config.model.identity == before.model.identity:  # the shape that it has: it goes on
+        encoder.load_state_dict(model.identity_encoder.state_dict())
+    encoder = learn(encoder, pictures, codes, weighing, given.steps)
     after = Speak(config)
     model.identity_encoder = encoder
     after.load_state_dict(model.state_dict())

@@ -72,6 +72,11 @@ def test_a_new_encoder_learns_and_nothing_else_changes(
     weighing = recipe.response(before, pictures, codes)
     assert errors[-1] < 0.5 * recipe.measured(untrained, pictures, codes, weighing)
 
+    # In the shape that it has E_i goes on from what it is, not from nothing.
+    assert recipe.main([*words[:6], "--steps", "1"]) == 0
+    was, after_a_step = capsys.readouterr().out.splitlines()[:2]
+    assert float(after_a_step.split("new people ")[1].split(",")[0]) == pytest.approx(float(was.split()[-1]), rel=0.05)
+
 
 def test_what_cannot_work_is_refused_before_any_work(recipe: ModuleType, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "run"))
