@@ -69,18 +69,19 @@ def write_inputs(out: Path, seed: int, seconds: float, size: int) -> tuple[Tenso
     write_video(out / NAMES[2], drawn(moved, size, count), quality=20, comment="rendered by speak")
     write_video(out / NAMES[3], drawn(felt, size), quality=20, comment="rendered by speak")
     weights = felt.emotion_weights.mean(0, keepdim=True)
+    pose = said.pose[:1] + moved.pose[:count] - moved.pose[:count].mean(0)  # `animate` transfers motion, not places
 
     def truth(rows: Tensor) -> Tensor:
         several = len(rows)
         scene = type(said.scene)(said.scene.light.expand(several, -1), said.scene.background.expand(several, -1))
-        shown = render(said.person.identity.expand(several, -1), moved.pose[rows], weights.expand(several, -1),
+        shown = render(said.person.identity.expand(several, -1), pose[rows], weights.expand(several, -1),
                        said.mouth[rows], moved.eyes[rows], scene, size)  # fmt: skip
         openings.append(shown.mouth_opening)
         return metrics.to_uint8(shown.frames)
 
     openings: list[Tensor] = []
     frames = in_batches(truth, torch.arange(count))
-    return frames, moved.pose[:count], torch.cat(openings)
+    return frames, pose, torch.cat(openings)
 
 
 def figures(shown: Reading, pose: Tensor, opening: Tensor) -> dict[str, float]:
@@ -133,11 +134,12 @@ def write_people(path: Path, weights: Path | None, side: int = 128) -> None:
     moments = fresh(config.rendered, frames=3, emotion_frames=4)
     batch = RenderedData("speak", 0, "test", config.model.image_size, moments).batch(range(900, 910))
     around = 3 + 2 * batch.context
+    identity = model.read_identity(batch.identity_frame)
     made = model.generate(
-        model.read_identity(batch.identity_frame), model.encode_pose(batch.frames),
+        identity, model.encode_pose(batch.frames),
         model.encode_emotion(batch.emotion_frames).mean(1, keepdim=True),
         model.encode_audio(batch.speech, around)[:, batch.context : batch.context + 3],
-        model.draw_noise(batch.number.tolist()),
+        model.draw_noise(batch.number.tolist()), model.portrait(identity, batch.identity_frame),
     )  # fmt: skip
     rows = [np.concatenate([np.asarray(Image.fromarray(face).resize((side, side))) for face in pictures(frames)], 1)
             for frames in (batch.identity_frame, batch.frames[:, 1], made[:, 1])]  # fmt: skip

@@ -95,7 +95,7 @@ def adapt(
         _fit_generator(model, head.model, targets, identity, codes, bank, steps - code_steps, config, random,
                        bar, half)  # fmt: skip
     after = ssim(_frames(model, identity, codes[:1], 0, half), targets[:1]).item()
-    adapted = TalkingHead(model, head.config, head.device, head.dtype, identity, head.settings)
+    adapted = TalkingHead(model, head.config, head.device, head.dtype, identity, head.settings, photo.large[0])
     kept = _kept(model, head.model, identity, bank)
     return adapted, AdaptReport(time.monotonic() - start, before, after, *kept)
 
@@ -233,7 +233,7 @@ def _targets(
 def _clip(head: TalkingHead, clip: str | Path, config: AdaptConfig) -> tuple[Tensor, Tensor]:
     """Frames of the clip [M, 3, S, S], spread over it, and their sounds f_a [M, D]; without sound those of silence."""
     size, info = head.image_size, probe(clip)
-    box = Drivers(head.model, size, head.settings, []).driver_box(clip, "clip")
+    box = Drivers(head.model, size, head.settings, [], head.config.prepare.grow).driver_box(clip, "clip")
     limit = round(config.clip_seconds * FRAME_RATE)
     with VideoReader(clip, frames=limit, box=box, size=(size, size)) as reader:
         pictures = list(reader)

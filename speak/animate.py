@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from speak.batch_file import NOTHING, Job, read_batch
 from speak.config import FRAME_RATE, AdaptConfig, AnimateConfig, InversionConfig
-from speak.drivers import ENDS, LARGEST_STRENGTH, is_label, parse_emotions
+from speak.drivers import ENDS, LARGEST_STRENGTH, POSE_MODES, is_label, parse_emotions
 from speak.errors import SpeakError
 from speak.generation import TalkingHead, load
 from speak.media.face import parse_box
@@ -95,6 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"0: neutral, 1: as given, up to {LARGEST_STRENGTH:g}: exaggerated")  # fmt: skip
     parser.add_argument("--pose-strength", type=float, default=1.0, metavar="S",
                         help=f"0: as in the photo, 1: as given, up to {LARGEST_STRENGTH:g}")  # fmt: skip
+    parser.add_argument("--pose-mode", choices=POSE_MODES, default="relative", help="relative (default): the head "
+                        "moves about its pose in the photo as the video's does about its mean; absolute: the video's "
+                        "poses themselves")  # fmt: skip
     parser.add_argument("--driver-end", choices=ENDS, default="pingpong", help="when a driving video is shorter than "
                         "the speech: back and forth (default), last frame held, or the video cut")  # fmt: skip
     parser.add_argument("--paste-back", action="store_true", help="put the face back into the whole photo")
@@ -172,7 +175,7 @@ def _make(head: TalkingHead, job: Job, speech: Speech | None = None) -> None:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("face", "pose_strength", "emotion_strength", "driver_end", "paste_back", "seed")
+    names = ("face", "pose_strength", "pose_mode", "emotion_strength", "driver_end", "paste_back", "seed")
     if arguments.seed < 0:
         raise SpeakError(f"--seed {arguments.seed}: at least 0")
     return {"box": parse_box(arguments.box) if arguments.box else None} | {

@@ -1,7 +1,7 @@
 """`animate --batch FILE.csv`: a video a row, made one after the other with the model loaded once.
 
-Columns are photo, speech and out, and any of pose, emotion, box, face, pose_strength, emotion_strength, driver_end,
-paste_back, seed; an empty cell takes the command line's option. Paths count from the table's own folder.
+Columns are photo, speech and out, and any of pose, emotion, box, face, pose_strength, pose_mode, emotion_strength,
+driver_end, paste_back, seed; an empty cell takes the command line's option. Paths count from the table's own folder.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Job:
     box: tuple[float, float, float, float] | None = None
     face: int | None = None
     pose_strength: float = 1.0
+    pose_mode: str = "relative"
     emotion_strength: float = 1.0
     driver_end: str = "pingpong"
     paste_back: bool = False
@@ -101,4 +102,4 @@ def _value(name: str, cell: str, folder: Path) -> Any:
         return int(cell)
     if name == "paste_back":
         return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[cell.lower()]
-    return cell if name == "driver_end" else float(cell)
+    return cell if name in ("driver_end", "pose_mode") else float(cell)

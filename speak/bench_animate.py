@@ -105,7 +105,8 @@ def _parts(head: TalkingHead, folder: Path, seconds: int) -> list[dict[str, Any]
     noise = model.draw_noise([0])
     with torch.no_grad():
         codes = model.encode_identity(inputs[:1]), model.encode_pose(inputs), model.encode_emotion(inputs)
-    generated = head.frames_of_codes(*codes, audio[:batch], noise)
+    portrait = head.portrait(head.photo(frames[0], (0, 0, head.image_size, head.image_size)), codes[0])
+    generated = head.frames_of_codes(*codes, audio[:batch], noise, portrait)
 
     def write() -> None:
         with VideoWriter(folder / "part.mp4", folder / f"{seconds}.wav") as writer:
@@ -115,13 +116,14 @@ def _parts(head: TalkingHead, folder: Path, seconds: int) -> list[dict[str, Any]
 
     def networks() -> None:
         pose, emotion = model.encode_pose(inputs), model.encode_emotion(inputs)
-        head.frames_of_codes(codes[0], pose, emotion, audio[:batch], noise)
+        head.frames_of_codes(codes[0], pose, emotion, audio[:batch], noise, portrait)
 
     with torch.no_grad():
         calls = {
             "audio encoder": (lambda: list(speech.encode(model)), speech.frames),
             "pose and emotion encoders": (lambda: (model.encode_pose(inputs), model.encode_emotion(inputs)), batch),
-            "editing and generator, to uint8": (lambda: head.frames_of_codes(*codes, audio[:batch], noise), batch),
+            "editing and generator, to uint8": (lambda: head.frames_of_codes(*codes, audio[:batch], noise, portrait),
+                                                batch),
             "all of a frame's networks (12 asked of two cores)": (networks, batch),
             "video encoder and sound": (write, -(-speech.frames // batch) * batch),
         }  # fmt: skip

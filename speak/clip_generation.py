@@ -22,6 +22,7 @@ class Drivers:
     pose: Tensor  # f_P [N, D_P]
     emotion: Tensor  # f_E [1, D_E], the mean over the frames that show the emotion
     audio: Tensor  # f_a [N, D]
+    photo: Tensor | None = None  # I [3, H, W], that the frames may be bent from
 
 
 @contextmanager
@@ -56,8 +57,9 @@ def encode_clip(
     audio = model.encode_audio(speech[None], count + 2 * context)[0, context : context + count]
     emotion = in_batches(model.encode_emotion, emotion_frames).mean(0, keepdim=True)
     return Drivers(
-        model.read_identity(identity_frame[None])[0], in_batches(model.encode_pose, pose_frames), emotion, audio
-    )
+        model.read_identity(identity_frame[None])[0], in_batches(model.encode_pose, pose_frames), emotion, audio,
+        identity_frame,
+    )  # fmt: skip
 
 
 def generate_clip(
@@ -67,8 +69,9 @@ def generate_clip(
 ) -> Tensor:
     """The clip [N, 3, H, W] in [-1, 1], SPEAK Eq. 9. Call it inside `measuring`."""
     noise: ClipNoise = model.draw_noise([seed])
+    portrait = None if drivers.photo is None else model.portrait(drivers.identity[None], drivers.photo[None])
     frames = [
-        model.generate(drivers.identity[None], pose[None], drivers.emotion[None], audio[None], noise)[0]
+        model.generate(drivers.identity[None], pose[None], drivers.emotion[None], audio[None], noise, portrait)[0]
         for pose, audio in zip(drivers.pose.split(BATCH), drivers.audio.split(BATCH), strict=True)
     ]
     return torch.cat(frames).float().clamp(-1, 1)

@@ -24,6 +24,7 @@ class AnimateConfig:
     silence_ramp: int = 2  # frames over which the mouth closes
     look_at_frames: int = 9  # frames of a driving video in which its face is looked for
     look_at_seconds: float = 30.0  # within its first seconds
+    mean_frames: int = 32  # frames of a pose video, there too, about whose mean pose its head moves
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,6 +137,14 @@ class InversionConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PhotoWarpConfig:
+    """What bends the photo to G_g's picture and blends both (speak.models.photo_warp). Ours."""
+
+    width: int = 24  # channels at half the size, twice as many below; 0: frames are G_g's alone
+    image_size: int = 64  # photo and picture are brought to this size inside
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Every network of the method. E_p and E_e have narrow codes: little room for what is not theirs (METHOD, irfd)."""
 
@@ -149,6 +157,7 @@ class ModelConfig:
     emotion_levels: int = 3  # strengths for which emotion prototypes are kept (MEAD has three)
     editing: EditingConfig = EditingConfig()
     inversion: InversionConfig = InversionConfig()
+    photo_warp: PhotoWarpConfig = PhotoWarpConfig()
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     syncnet: SyncNetConfig = SyncNetConfig()

@@ -117,6 +117,7 @@ class SpeakConfig:
     train_encoders: bool = False  # E_i, E_p and E_e learn on; without stage `irfd` they must
     train_identity: bool = False  # ours: E_i alone learns on
     train_audio: bool = True  # E_a learns on
+    train_generator: bool = True  # ours: False: what bends the photo learns alone, all else stays as it is
     # ours: what the encoders read, where there is such a thing (rendered people). own: frames of the clip itself, as in
     # use; other: frames that have only that factor in common with it, so that no code tells what another is to tell
     identity_source: str = "other"
@@ -133,6 +134,9 @@ class SpeakConfig:
     weight_perceptual: float = 1.0  # L_vgg
     weight_reading: float = 0.5  # ours: what the perceptual net reads from the frames; without it mouths hardly move
     weight_pixel: float = 1.0  # ours: mean absolute difference
+    weight_unaided: float = 0.5  # ours: the same of G_g's own picture, before the photo's part is added
+    weight_bent: float = 1.0  # ours: the same of the photo as it is bent, everywhere, also where little is taken of it
+    strangers: float = 0.4  # ours: share of windows whose photo and truth, not what E_i reads, are recoloured, reshaped
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles
 
@@ -143,7 +147,9 @@ class PrepareConfig:
 
     size: int = 256  # pixels of a prepared frame's side
     jpeg_quality: int = 95
-    grow: float = 0.1  # the face's box grows by at least this share on every side
+    # The face's box grows by at least this share on every side. It stays with the weights that are trained: photos and
+    # drivers are cropped alike. Rendered people are seen from farther, as with 0.25.
+    grow: float = 0.1
     longest_chunk: int = 1024  # frames; a new chunk starts there
     shortest_chunk: int = 64  # frames; shorter pieces of a clip that had to be divided are dropped
     shortest_clip: int = 16  # frames; shorter clips that stay whole are dropped (CREMA-D's are often under 64)

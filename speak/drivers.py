@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speak.config import EMOTIONS, FRAME_RATE, POSE_CENTRE, AnimateConfig
+from speak.config import EMOTIONS, FRAME_RATE, POSE_CENTRE, AnimateConfig, PrepareConfig
 from speak.errors import SpeakError
 from speak.media.face import already_cropped, crop, crop_box, find_face, whole_square
 from speak.media.face_detection import LOOK_AT, Box, Face, best_detector
@@ -28,6 +28,7 @@ from speak.pose_tables import TABLE_SUFFIXES, read_poses
 from speak.synthetic.motion import head_motion
 
 ENDS = ("pingpong", "hold", "cut")  # what follows when a driving video is shorter than the speech
+POSE_MODES = ("relative", "absolute")  # the video's motion from the photo's pose on, or the video's poses themselves
 LARGEST_STRENGTH = 2.0
 PIECE = 256  # frames; longer blocks of codes are worked on in pieces
 Codes = Iterator[Tensor]  # blocks [n, D]
@@ -81,10 +82,14 @@ class Drivers:
         model: encodes driving pictures.
         image_size: pixels of the frames that it reads.
         notes: collects remarks for the user.
+        grow: of the crop about a face, as in the model's training.
     """
 
-    def __init__(self, model: Speak, image_size: int, config: AnimateConfig, notes: list[str]) -> None:
-        self.model, self.image_size, self.config, self.notes = model, image_size, config, notes
+    def __init__(
+        self, model: Speak, image_size: int, config: AnimateConfig, notes: list[str],
+        grow: float = PrepareConfig().grow,
+    ) -> None:  # fmt: skip
+        self.model, self.image_size, self.config, self.notes, self.grow = model, image_size, config, notes, grow
         self.device = next(model.parameters()).device
 
     def pose(
@@ -94,9 +99,16 @@ class Drivers:
         frames: int,
         seed: int,
         strength: float = 1.0,  # 0: the head stays as in the photo; 1: as driven; 2: twice as far from the photo
+        mode: str = "relative",  # of a video
     ) -> tuple[Codes, bool]:
-        """f_P in blocks, and whether the driver ends (a video or table does, a picture or nothing does not)."""
+        """f_P in blocks, and whether the driver ends (a video or table does, a picture or nothing does not).
+
+        Relative: the head moves about its pose in the photo as the video's moves about its mean, so that it stays where
+        it is in the photo, and as large. What a picture or numbers say is always taken as it is.
+        """
         check_strength("--pose-strength", strength)
+        if mode not in POSE_MODES:
+            raise SpeakError(f"--pose-mode {mode}: choose {' or '.join(POSE_MODES)}")
         ends = False
         if source is None:
             codes = self._natural_motion(photo, frames, seed)
@@ -107,7 +119,10 @@ class Drivers:
         elif is_picture(source):
             codes = iter([self._picture(source, self.model.encode_pose)])
         else:
-            codes, ends = self._video(source, self.model.encode_pose, "pose"), True
+            box = self.driver_box(source, "pose")
+            codes, ends = self._video(source, self.model.encode_pose, box), True
+            if mode == "relative":
+                codes = _moved(codes, photo - self._mean_pose(source, box))
         return _away_from(codes, photo, strength), ends
 
     def emotion(
@@ -132,12 +147,13 @@ class Drivers:
         elif is_picture(source):
             codes = iter([self._picture(source, self.model.encode_emotion)])
         else:
-            codes, ends = self._video(source, self.model.encode_emotion, "emotion"), True
+            box = self.driver_box(source, "emotion")
+            codes, ends = self._video(source, self.model.encode_emotion, box), True
         return _away_from(codes, neutral, strength), ends
 
     def _picture(self, path: str | Path, encode: Callable[[Tensor], Tensor]) -> Tensor:
         picture = read_image(path)
-        found = find_face(picture, name=str(path), strict=False)
+        found = find_face(picture, name=str(path), strict=False, grow=self.grow)
         with torch.no_grad():
             return encode(as_frames([crop(picture, found.box, self.image_size)], self.device))
 
@@ -158,12 +174,22 @@ class Drivers:
             moved = self.model.pose_from_numbers((motion - motion.mean(0) + rest).to(self.device))
             return iter([photo + moved - self.model.pose_from_numbers(rest.to(self.device))])
 
-    def _video(self, path: str | Path, encode: Callable[[Tensor], Tensor], what: str) -> Codes:
-        box = self.driver_box(path, what)
-        size = (self.image_size, self.image_size)
+    def _mean_pose(self, path: str | Path, box: tuple[int, int, int, int]) -> Tensor:  # [D_P]
+        """Of frames spread over the video's beginning."""
+        count, rate = self.config.mean_frames, self._rate(path, self.config.mean_frames)
+        with VideoReader(path, rate, frames=count, box=box, size=(self.image_size,) * 2) as reader, torch.no_grad():
+            return self.model.encode_pose(as_frames(list(reader), self.device)).mean(0)
 
+    def _rate(self, path: str | Path, frames: int) -> Fraction:
+        """Frames a second that are `frames` within the video's beginning."""
+        seconds = min(probe(path).duration or 1.0, self.config.look_at_seconds)
+        return min(Fraction(frames) / Fraction(max(seconds, 0.1)).limit_denominator(1000), Fraction(FRAME_RATE))
+
+    def _video(
+        self, path: str | Path, encode: Callable[[Tensor], Tensor], box: tuple[int, int, int, int]
+    ) -> Codes:
         def blocks() -> Codes:
-            with VideoReader(path, box=box, size=size) as reader:
+            with VideoReader(path, box=box, size=(self.image_size,) * 2) as reader:
                 frames = iter(reader)
                 while batch := list(itertools.islice(frames, self.config.batch)):
                     with torch.no_grad():  # not around the yield: it would be in force for the caller too
@@ -177,12 +203,10 @@ class Drivers:
     def driver_box(self, path: str | Path, what: str) -> tuple[int, int, int, int]:
         """One crop for all of a driving video: the median of the largest face's boxes; without any the middle."""
         info = probe(path)
-        looks = self.config.look_at_frames
-        seconds = min(info.duration or 1.0, self.config.look_at_seconds)
+        looks, rate = self.config.look_at_frames, self._rate(path, self.config.look_at_frames)
         factor = max(1.0, max(info.width, info.height) / LOOK_AT)
         size = max(1, round(info.width / factor)), max(1, round(info.height / factor))
         detector, found = best_detector(), []
-        rate = min(Fraction(looks) / Fraction(max(seconds, 0.1)).limit_denominator(1000), Fraction(FRAME_RATE))
         with VideoReader(path, rate, frames=looks, size=size) as reader:
             for index, frame in enumerate(reader):
                 faces = [Face(face.box.scaled(factor), face.confidence) for face in detector.find(frame)]
@@ -196,16 +220,20 @@ class Drivers:
         if len([other for other in tracks if other.size() > track.size() / 3]) > 1:
             self.notes.append(f"{what} video {path}: {len(tracks)} faces, the largest is taken")
         middle = np.median([(box.x, box.y, box.w, box.h) for box in track.boxes], axis=0)
-        square = crop_box(Box(*(float(value) for value in middle)), info.width, info.height)
-        if already_cropped(square, info.width, info.height, detector.tracks):
+        head = Box(*(float(value) for value in middle))
+        if already_cropped(crop_box(head, info.width, info.height), info.width, info.height, detector.tracks):
             return whole_square(info.width, info.height)
-        return square
+        return crop_box(head, info.width, info.height, self.grow)
 
 
 def is_picture(path: str | Path) -> bool:
     """By its suffix; an animated GIF is a video."""
     suffix = Path(path).suffix.lower()
     return suffix in SUFFIXES and suffix != ".gif"
+
+
+def _moved(codes: Codes, way: Tensor) -> Codes:
+    return (block + way for block in codes)
 
 
 def _away_from(codes: Codes, centre: Tensor, strength: float) -> Codes:

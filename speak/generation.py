@@ -22,6 +22,7 @@ from speak.drivers import Drivers, Taken, as_frames, played, smoothed
 from speak.errors import SpeakError
 from speak.media.face import FoundFace, PasteBack, crop, find_face
 from speak.media.image import read_image
+from speak.models.photo_warp import Portrait
 from speak.models.speak import ClipNoise, Speak
 from speak.precision import choose_device, choose_dtype
 from speak.shipped import load_speak
@@ -39,6 +40,7 @@ class Photo:
     picture: np.ndarray  # uint8 [H, W, 3]
     face: FoundFace
     frame: Tensor  # [1, 3, S, S] in [-1, 1], S the model's image size
+    large: Tensor  # the same [1, 3, O, O], O the size of the frames that come out
     name: str
 
 
@@ -73,16 +75,18 @@ class TalkingHead:
         config: its configuration.
         dtype: of the generator's convolutions; codes and styles are always float32.
         identity: f_I [D_I] fitted by `--adapt`; None: read from each photo.
+        person: the photo [3, O, O] that it was fitted to; None: frames are bent from each photo.
     """
 
     def __init__(
         self, model: Speak, config: Config, device: torch.device, dtype: torch.dtype = torch.float32,
-        identity: Tensor | None = None, settings: AnimateConfig | None = None,
+        identity: Tensor | None = None, settings: AnimateConfig | None = None, person: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.model = model.to(device).eval()
         self.config, self.device, self.dtype = config, device, dtype
         self.settings = settings or AnimateConfig()
         self.identity = None if identity is None else identity.to(device)
+        self.person = None if person is None else person.to(device)
         self.came_adapted = False  # the identity came with the weights: the photo may show somebody else
 
     @property
@@ -103,8 +107,10 @@ class TalkingHead:
             picture, name = source, "the photo"
         else:
             picture, name = read_image(source), str(source)
-        found = find_face(picture, box, face, name=name)
-        return Photo(picture, found, as_frames([crop(picture, found.box, self.image_size)], self.device), name)
+        found = find_face(picture, box, face, name=name, grow=self.config.prepare.grow)
+        frame, large = (as_frames([crop(picture, found.box, size)], self.device)
+                        for size in (self.image_size, self.output_size))
+        return Photo(picture, found, frame, large, name)
 
     def animate(
         self,
@@ -116,6 +122,7 @@ class TalkingHead:
         box: Sequence[float] | None = None,  # of the head in the photo: x, y, w, h in pixels
         face: int | None = None,  # which face of the photo, from 1, from left to right
         pose_strength: float = 1.0,  # 0 to 2
+        pose_mode: str = "relative",  # a pose video moves the head from its pose in the photo on; absolute: as it is
         emotion_strength: float = 1.0,  # 0 to 2
         driver_end: str = "pingpong",  # when a driving video is shorter than the speech: pingpong, hold or cut
         paste_back: bool = False,  # True: frames are the whole photo with the face in it
@@ -130,8 +137,8 @@ class TalkingHead:
         with torch.no_grad():
             pose_of_photo = self.model.encode_pose(photo.frame)[0]
             emotion_of_photo = self.model.encode_emotion(photo.frame)[0]
-        drivers = Drivers(self.model, self.image_size, self.settings, notes)
-        poses, pose_ends = drivers.pose(pose, pose_of_photo, speech.frames, seed, pose_strength)
+        drivers = Drivers(self.model, self.image_size, self.settings, notes, self.config.prepare.grow)
+        poses, pose_ends = drivers.pose(pose, pose_of_photo, speech.frames, seed, pose_strength, pose_mode)
         emotions, emotion_ends = drivers.emotion(emotion, emotion_of_photo, emotion_strength)
         frames = speech.frames
         if driver_end == "cut":  # how long they are is known when they have been read
@@ -149,13 +156,23 @@ class TalkingHead:
         finish: Callable[[np.ndarray], np.ndarray] | None = None
         if paste_back:
             finish = PasteBack(photo.picture, photo.face.box)
-        return Animation(self._pictures(identity, streams, frames, seed, finish), frames, notes)
+        portrait = self.portrait(photo, identity)
+        return Animation(self._pictures(identity, portrait, streams, frames, seed, finish), frames, notes)
 
     def read_identity(self, photo: Photo) -> Tensor:
         """f_I [1, D_I] of the photo, or of the person whom the weights were adapted to. Always in float32."""
         if self.identity is not None:
             return self.identity[None]
         return self.model.read_identity(photo.frame, self.settings.identity_steps)
+
+    def portrait(self, photo: Photo, identity: Tensor) -> Portrait | None:
+        """The person whom frames are bent from, as `read_identity` has them; None where the weights bend no photos."""
+        frame, large = photo.frame, photo.large
+        if self.person is not None:
+            large = self.person[None]
+            frame = F.interpolate(large, size=[self.image_size] * 2, mode="area")
+        with self.autocast():
+            return self.model.portrait(identity, frame, large)
 
     def frames_of_codes(
         self,
@@ -164,12 +181,13 @@ class TalkingHead:
         emotion: Tensor,  # f_E [N, D_E]
         audio: Tensor,  # f_a [N, D]
         noise: ClipNoise,
+        portrait: Portrait | None = None,
     ) -> np.ndarray:
         """Frames of one batch of codes, uint8 [N, output_size, output_size, 3]."""
         with torch.no_grad(), self.autocast():
-            frames = self.model.generate(identity, pose[None], emotion[None], audio[None], noise)[0]
+            frames = self.model.generate(identity, pose[None], emotion[None], audio[None], noise, portrait)[0]
         frames = frames.float()
-        if self.output_size != self.image_size:
+        if frames.shape[-1] != self.output_size:
             frames = F.interpolate(frames, size=[self.output_size] * 2, mode="bicubic", align_corners=False)
         pixels = frames.mul_(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -185,7 +203,7 @@ class TalkingHead:
         content = {"stage": "speak", "config": to_dict(self.config), "step": 0,
                    "models": {"speak": self.model.state_dict()}}  # fmt: skip
         if self.identity is not None:
-            content["identity"] = self.identity
+            content["identity"], content["person"] = self.identity, self.person
         checkpoint.save(path, content, half=True)
 
     def _remarks(self, photo: Photo) -> list[str]:
@@ -196,14 +214,15 @@ class TalkingHead:
         if min(width, height) < SMALLEST_FACE:
             notes.append(f"{photo.name}: the face has only {min(width, height)} pixels")
         if self.output_size != self.image_size:
-            notes.append(f"these weights make {self.image_size}x{self.image_size} pictures: the video is scaled up to "
-                         f"{self.output_size}x{self.output_size} (bicubic), no detail is added")  # fmt: skip
+            note = (f"these weights make {self.image_size}x{self.image_size} pictures: the video is scaled up to "
+                    f"{self.output_size}x{self.output_size} (bicubic), no detail is added")  # fmt: skip
+            notes.append(note if self.model.photo_warp is None else f"{note} but the photo's")
         if self.came_adapted:
             notes.append("these weights were adapted to one person: the face is theirs, whoever is in the photo")
         return notes
 
     def _pictures(
-        self, identity: Tensor, streams: dict[str, Iterator[Tensor]], frames: int, seed: int,
+        self, identity: Tensor, portrait: Portrait | None, streams: dict[str, Iterator[Tensor]], frames: int, seed: int,
         finish: Callable[[np.ndarray], np.ndarray] | None,
     ) -> Iterator[np.ndarray]:  # fmt: skip
         noise = self.model.draw_noise([seed])
@@ -214,7 +233,7 @@ class TalkingHead:
                     allocator.give_back_holes()
                 count = min(self.settings.batch, frames - first)
                 codes = {name: stream.take(count) for name, stream in taken.items()}
-                for picture in self.frames_of_codes(identity, noise=noise, **codes):
+                for picture in self.frames_of_codes(identity, noise=noise, portrait=portrait, **codes):
                     yield picture if finish is None else finish(picture)
         finally:
             for stream in streams.values():
@@ -239,7 +258,7 @@ def load(
     chosen = choose_device(device)
     number_format = choose_dtype(dtype, chosen)
     model, config, rest = load_speak(weights)
-    head = TalkingHead(model, config, chosen, number_format, rest.get("identity"), settings)
+    head = TalkingHead(model, config, chosen, number_format, rest.get("identity"), settings, rest.get("person"))
     head.came_adapted = head.identity is not None
     return head
 

@@ -222,6 +222,7 @@ def test_a_clip_in_pieces_is_the_clip_at_once() -> None:
         clip = generate_clip(model, drivers, seed=5)
         audio = model.encode_audio(speech[None], 22)[:, 1:21]
         emotion = model.encode_emotion(frames[:2]).mean(0)[None, None]
-        whole = model.generate(model.read_identity(frames[:1]), model.encode_pose(frames)[None], emotion, audio,
-                               model.draw_noise([5]))  # fmt: skip
+        identity = model.read_identity(frames[:1])
+        whole = model.generate(identity, model.encode_pose(frames)[None], emotion, audio, model.draw_noise([5]),
+                               model.portrait(identity, frames[:1]))  # fmt: skip
     assert_close(clip, whole[0].clamp(-1, 1))

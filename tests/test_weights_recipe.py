@@ -45,10 +45,13 @@ def test_every_size_is_trained_on_other_people_and_begins_with_the_size_before(r
         for one in of_size:
             config = with_changes(preset("tiny"), parse_settings(one.settings))
             assert config.model.image_size == size and config.train.workers == 0
+            assert config.prepare.grow == 0.25
 
 
 def test_a_corpus_of_videos_is_taken_as_it_is(recipe: ModuleType) -> None:
-    assert {one.data for one in trainings(recipe, "corpora/mine")} == {"corpora/mine"}
+    found = trainings(recipe, "corpora/mine")
+    assert {one.data for one in found} == {"corpora/mine"}
+    assert all(not any(setting.startswith("prepare.") for setting in one.settings) for one in found)
 
 
 def test_the_first_size_begins_with_the_weights_of_the_package_where_they_are_given(recipe: ModuleType) -> None:

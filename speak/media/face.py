@@ -70,6 +70,7 @@ def find_face(
     detector: Detector | None = None,  # default: the best that is installed
     name: str = "the picture",  # for errors
     strict: bool = True,  # False: of several faces the largest, and without one `whole_square`
+    grow: float = PrepareConfig().grow,  # of `crop_box`
 ) -> FoundFace:
     """The crop of the face in a photograph: the user's box, else a detector's, else an already cropped picture whole.
 
@@ -78,7 +79,7 @@ def find_face(
     """
     height, width = picture.shape[:2]
     if box is not None:
-        return FoundFace(crop_box(given_box(box, width, height, name), width, height), "given box")
+        return FoundFace(crop_box(given_box(box, width, height, name), width, height, grow), "given box")
     detector = detector or best_detector()
     heads: list[Box] = []
     for item in detector.find(picture):  # the most confident first: where two heads overlap so much, one is an error
@@ -98,10 +99,10 @@ def find_face(
         if strict and abs(width - height) > 0.02 * max(width, height):
             raise SpeakError(f"{name}: no face found by {detector.name}: say where the head is with --box x,y,w,h")
         return FoundFace(whole_square(width, height), "whole picture")
-    square = crop_box(max(rivals, key=lambda item: item.w * item.h), width, height)
-    if already_cropped(square, width, height, detector.tracks):
+    head = max(rivals, key=lambda item: item.w * item.h)
+    if already_cropped(crop_box(head, width, height), width, height, detector.tracks):
         return FoundFace(whole_square(width, height), "whole picture")
-    return FoundFace(square, detector.name)
+    return FoundFace(crop_box(head, width, height, grow), detector.name)
 
 
 def given_box(box: Sequence[float], width: int, height: int, name: str) -> Box:

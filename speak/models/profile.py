@@ -18,6 +18,7 @@ from speak.models.codes import Codes
 from speak.models.discriminator import Discriminator
 from speak.models.irfd import IRFD
 from speak.models.judge import Judge
+from speak.models.photo_warp import Portrait
 from speak.models.recompute import recompute_blocks
 from speak.models.speak import Speak
 from speak.models.syncnet import WINDOW_FRAMES, WINDOW_SAMPLES, SyncNet
@@ -71,6 +72,10 @@ def describe_config(config: Config, recompute: bool = False) -> list[Cost]:
             ("editing module", "frame", speak.editing, lambda: speak.editing(audio, by_frame, noise)),
             ("G_g global generator", "frame", speak.generator, lambda: speak.generator(codes, edited)),
             ("G_d IRFD generator", "frame", irfd.generator, lambda: irfd.generator(codes)),
+            *([] if speak.photo_warp is None else [
+                ("photo warp", "frame", speak.photo_warp,
+                 lambda: speak.photo_warp(frames, Portrait(frames, frames))),
+            ]),
             ("D discriminator", "frame", discriminator, lambda: discriminator(frames, frames)),
             ("SyncNet video", "window", nn.ModuleList([sync.video, sync.video_embedding]),
              lambda: sync.embed_video(windows)),

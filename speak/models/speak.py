@@ -14,6 +14,7 @@ from speak.models.editing import EditingModule
 from speak.models.generators import GlobalGenerator
 from speak.models.inversion import fit_identity
 from speak.models.irfd import HANDED_ON, IRFD, encoders
+from speak.models.photo_warp import PhotoWarp, Portrait
 from speak.models.pose_mapper import controls
 from speak.models.wav2vec2 import Wav2Vec2
 
@@ -42,6 +43,7 @@ class Speak(nn.Module):
         self.audio_encoder = Wav2Vec2(model.audio)
         self.generator = GlobalGenerator(config)
         self.editing = EditingModule(config, model.audio.width, self.generator.synthesis.num_styles)
+        self.photo_warp = PhotoWarp(model.photo_warp) if model.photo_warp.width else None
 
     def take_irfd(self, irfd: IRFD) -> None:
         """Copies what stage `irfd` has trained: E_i, E_p, E_e, the pose mapper and the emotion prototypes."""
@@ -126,14 +128,39 @@ class Speak(nn.Module):
         emotion: Tensor,  # f_E [B, N, D_E], or [B, 1, D_E] for the whole clip
         audio: Tensor,  # f_a [B, N, D]
         noise: ClipNoise,
+        portrait: Portrait | None = None,  # what `portrait` made of the photos
     ) -> Tensor:
-        """Frames [B, N, 3, H, W], about [-1, 1]: `G_g(mlp(f_I, f_P), editing(f_a, f_E))`, SPEAK Eq. 9."""
+        """Frames [B, N, 3, H, W], about [-1, 1]: `G_g(mlp(f_I, f_P), editing(f_a, f_E))`, SPEAK Eq. 9.
+
+        With a portrait the photo's part is added (speak.models.photo_warp): frames have the photos' size.
+        """
         clips, count = audio.shape[:2]
         codes = Codes(identity[:, None].expand(-1, count, -1), pose, emotion.expand(-1, count, -1))
         edited = self.editing(audio, codes, noise.editing)
         frame_codes = Codes(codes.identity.flatten(0, 1), codes.pose.flatten(0, 1), codes.emotion.flatten(0, 1))
         maps = [part if clips == 1 else part.repeat_interleave(count, 0) for part in noise.maps]
-        return self.generator(frame_codes, edited.flatten(0, 1), maps).unflatten(0, (clips, count))
+        frames = self.generator(frame_codes, edited.flatten(0, 1), maps).unflatten(0, (clips, count))
+        if portrait is None or self.photo_warp is None:
+            return frames
+        return self.photo_warp(frames.flatten(0, 1), portrait).unflatten(0, frames.shape[:2])
+
+    def portrait(
+        self,
+        identity: Tensor,  # f_I [B, D_I]
+        photos: Tensor,  # [B, 3, S, S] in [-1, 1]
+        large: Tensor | None = None,  # the same, as large as the frames are to be [B, 3, H, W]
+    ) -> Portrait | None:
+        """The photos beside what G_g makes of them, for `generate`; None where the weights do not bend photos.
+
+        No gradient. Pose and emotion are what E_p and E_e read from the photo, the mouth is that of silence.
+        """
+        if self.photo_warp is None:
+            return None
+        with torch.no_grad():
+            pose, emotion = self.encode_pose(photos)[:, None], self.encode_emotion(photos)[:, None]
+            mouth = self.encode_silence().expand(len(photos), 1, -1)
+            rebuilt = self.generate(identity, pose, emotion, mouth, self.draw_noise([0] * len(photos)))[:, 0]
+        return Portrait(photos if large is None else large, rebuilt.float())
 
     def forward(
         self,
@@ -144,12 +171,14 @@ class Speak(nn.Module):
         seeds: Sequence[int],  # one a clip
     ) -> Tensor:
         """Everything at once: frames [B, N, 3, H, W]."""
+        identity = self.encode_identity(identity_frames)
         return self.generate(
-            self.encode_identity(identity_frames),
+            identity,
             self.encode_pose(pose_frames),
             self.encode_emotion(emotion_frames),
             self.encode_audio(speech, pose_frames.shape[1]),
             self.draw_noise(seeds),
+            self.portrait(identity, identity_frames),
         )
 
 

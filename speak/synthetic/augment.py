@@ -51,6 +51,34 @@ def augment(
     return picture.clamp(0, 1) * 2 - 1
 
 
+def recoloured(
+    frames: Tensor,  # [B, 3, H, W] in [-1, 1]
+    seeds: Tensor,  # [B] int64, one a picture: the same seed does the same to every picture
+) -> Tensor:
+    """The pictures in another camera's colours: [B, 3, H, W] in [-1, 1]."""
+    return _colour((frames + 1) / 2, draw(seeds), 1.0).clamp(0, 1) * 2 - 1
+
+
+def reshaped(
+    frames: Tensor,  # [B, C, H, W]
+    seeds: Tensor,  # [B] int64, one a picture: the same seed does the same to every picture
+) -> Tensor:
+    """The pictures nearer or farther, moved, and pulled this way and that like another face: [B, C, H, W]."""
+    rows = []
+    for seed in seeds.tolist():
+        generator = torch.Generator().manual_seed(int(seed) + 2)
+        rows.append((torch.rand(4, generator=generator) * 2 - 1, torch.randn(2, 4, 4, generator=generator)))
+    (size, wide, *move), pull = torch.stack([row[0] for row in rows], 1), torch.stack([row[1] for row in rows])
+    size, wide = torch.exp(0.1 + 0.2 * size), torch.exp(0.06 * wide)
+    turn = torch.zeros(len(rows), 2, 3)
+    turn[:, 0, 0], turn[:, 1, 1] = wide / size, 1 / (wide * size)
+    turn[:, :, 2] = 0.1 * torch.stack(move, 1)
+    still = F.affine_grid(turn, [len(rows), 1, *frames.shape[2:]], align_corners=False)
+    pull = F.interpolate(0.03 * pull, size=frames.shape[2:], mode="bicubic", align_corners=False)
+    grid = (still + pull.permute(0, 2, 3, 1)).to(frames.device)
+    return F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+
+
 def _cell(value: Tensor) -> Tensor:
     return value[:, None, None]
 

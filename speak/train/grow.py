@@ -1,4 +1,4 @@
-"""Weights of a smaller picture, narrower layers, encoders without a thumbnail or grid as the beginning of others."""
+"""Weights of a smaller picture, narrower layers, no photo warp, no thumbnail or grid as the beginning of others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from speak.checkpoint import load_into
 from speak.errors import SpeakError
 
 THUMBNAIL = "_encoder.thumbnail.weight"
+PHOTO_WARP = "photo_warp."
 ENCODER_LINEAR = "_encoder.linear.weight"  # [code, channels times the numbers of the grid]
 SYNTHESIS = "synthesis."  # the StyleGAN2 part of G_d and G_g
 
@@ -24,9 +25,11 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     keep their new values, except that a new level's ToRGB starts at zero and the grown picture is the old one,
     enlarged. Of a wider layer the new channels are new, and nothing that was there reads them yet: the picture is the
     old one. An encoder's thumbnail that `state` has not starts at zero; averages over a grid weigh as their one average
-    did. Raises SpeakError where anything else differs.
+    did. What bends the photo is new where `state` has none. Raises SpeakError where anything else differs.
     """
     own = network.state_dict()
+    if not any(key.startswith(PHOTO_WARP) for key in state):
+        state = {**state, **{key: value for key, value in own.items() if key.startswith(PHOTO_WARP)}}
     grown = {key: _grown(network, key, value, state[key]) for key, value in own.items() if key in state}
     thumbnails = {key: torch.zeros_like(own[key]) for key in own if key not in state and key.endswith(THUMBNAIL)}
     state = {**state, **thumbnails}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,13 +13,16 @@ from speak import losses
 from speak.checkpoint import load_into
 from speak.config import Config, SpeakConfig, sample_of_frame
 from speak.datasets.stage_batches import WindowBatch
+from speak.errors import SpeakError
 from speak.metrics import psnr, to_uint8
 from speak.models.codes import Codes
 from speak.models.discriminator import Discriminator
 from speak.models.inversion import fit_identity
 from speak.models.irfd import ENCODERS, HANDED_ON
+from speak.models.photo_warp import Portrait
 from speak.models.speak import Speak
 from speak.models.syncnet import SyncNet, speech_windows, video_windows
+from speak.synthetic.augment import recoloured, reshaped
 from speak.train.controls import fit_controls
 from speak.train.face_weight import face_weight
 from speak.train.journal import side_by_side
@@ -48,6 +52,11 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
         getattr(model, name).requires_grad_(factor in learning)
     model.audio_encoder.requires_grad_(settings.train_audio)
     model.pose_mapper.requires_grad_(False)
+    if not settings.train_generator:
+        if model.photo_warp is None:
+            raise SpeakError("speak.train_generator=false: without model.photo_warp.width nothing is left to learn")
+        model.requires_grad_(False)
+        model.photo_warp.requires_grad_(True)
     networks: dict[str, nn.Module] = {"speak": model}
     if settings.weight_adversarial or settings.weight_feature_matching:
         networks["discriminator"] = Discriminator(config.model.discriminator).to(device)
@@ -75,6 +84,8 @@ def build(config: Config, inputs: Inputs, device: torch.device) -> Stage:
 
 def learning_encoders(settings: SpeakConfig) -> tuple[str, ...]:
     """Which of identity, pose and emotion have an encoder that learns on."""
+    if not settings.train_generator:
+        return ()
     if settings.train_encoders:
         return tuple(ENCODERS)
     return ("identity",) if settings.train_identity else ()
@@ -106,6 +117,8 @@ class _Step:
         self.syncnet, self.features = syncnet, features
         self.learning = learning_encoders(config.speak)
         self.weights = losses.loss_weights(config.speak)
+        if self.model.photo_warp is None:
+            self.weights |= {"unaided": 0.0, "bent": 0.0}  # `pixel` is the former
 
     def codes(self, batch: WindowBatch, own: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """f_I, f_P, f_E, f_a of a window; own: read from frames of the clip itself, and f_I not fitted."""
@@ -115,7 +128,7 @@ class _Step:
             return frames if own or source == "own" or others is None else others
 
         frames = read(settings.pose_source, batch.frames, batch.pose_frames)
-        identity_frame = read(settings.identity_source, batch.identity_frame, batch.identity_frame_other)
+        identity_frame = self._photos(batch, own)
         emotion_frames = read(settings.emotion_source, batch.emotion_frames, batch.emotion_frames_other)
         model, count = self.model, batch.frames.shape[1]
         training, grad = model.training, torch.is_grad_enabled()
@@ -137,37 +150,79 @@ class _Step:
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]
 
-    def generate(self, batch: WindowBatch, own: bool = False) -> Tensor:
-        """Frames [B, N, 3, H, W]."""
-        return self.model.generate(*self.codes(batch, own), self.model.draw_noise(batch.number.tolist()))
+    def unaided(self, batch: WindowBatch, own: bool = False) -> tuple[Tensor, Portrait | None]:
+        """G_g's own frames [B, N, 3, H, W], without what the photo adds, and the portraits that would add it."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_generator):
+            codes = self.codes(batch, own)
+            frames = self.model.generate(*codes, self.model.draw_noise(batch.number.tolist()))
+        return frames, self.model.portrait(codes[0].detach(), self._photos(batch, own))
+
+    def generate(self, batch: WindowBatch) -> Tensor:
+        """Frames [B, N, 3, H, W] as in use: everything is read from frames of the clip itself, f_I is not fitted."""
+        frames, portrait = self.unaided(batch, own=True)
+        if portrait is None:
+            return frames
+        return self.model.photo_warp(frames.flatten(0, 1), portrait).unflatten(0, frames.shape[:2])
+
+    def _photos(self, batch: WindowBatch, own: bool = False) -> Tensor:  # what E_i reads [B, 3, H, W]
+        other = self.settings.identity_source == "other" and batch.identity_frame_other is not None
+        return batch.identity_frame_other if other and not own else batch.identity_frame
 
     def losses(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """Eq. 10-13 and our terms."""
-        frames = memory["frames"] = self.generate(batch)
-        made, true = frames.flatten(0, 1), batch.frames.flatten(0, 1)
+        unaided, portrait = self.unaided(batch)
+        strangers = self._strangers(batch)
+        names = ("frames", "identity_frame", "identity_frame_other")
+        shown = memory["shown"] = dataclasses.replace(
+            batch, **{name: _changed(getattr(batch, name), batch, strangers, _stranger) for name in names}
+        )
+        frames, bent = unaided, None
+        if portrait is not None:
+            portrait = dataclasses.replace(portrait, photos=self._photos(shown))
+            # Of strangers G_g is not to learn: it would mix the colours that it cannot know.
+            taught = torch.where(strangers[:, None, None, None, None], unaided.detach(), unaided)
+            flat, bent = self.model.photo_warp.compose(taught.flatten(0, 1), portrait)
+            frames = flat.unflatten(0, unaided.shape[:2])
+        memory["frames"] = frames
+        made, true = frames.flatten(0, 1), shown.frames.flatten(0, 1)
         landmarks = batch.labels.landmarks
         weight = face_weight(
             None if landmarks is None else landmarks.flatten(0, 1), made.shape[-1], self.settings.face,
             self.settings.mouth,
         )
-        judged = self._judged(batch, made) if self.discriminator else []
+        there = weight  # the same places in what is shown
+        if weight is not None:
+            there = _changed(weight.unflatten(0, frames.shape[:2]), batch, strangers, reshaped).flatten(0, 1)
+        judged = self._judged(shown, made) if self.discriminator else []
         return losses.compute({
             "adversarial": lambda: losses.adversarial_loss(judged),
-            "feature_matching": lambda: self._feature_matching(batch, judged),
+            "feature_matching": lambda: self._feature_matching(shown, judged),
             "sync": lambda: self._sync(batch, frames),
             **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual,
-                               weight if self.settings.face_features else None),
-            "pixel": lambda: losses.pixel_loss(made, true, weight),
+                               there if self.settings.face_features else None),
+            "pixel": lambda: losses.pixel_loss(made, true, there),
+            "unaided": lambda: losses.pixel_loss(unaided.flatten(0, 1), batch.frames.flatten(0, 1), weight),
+            "bent": lambda: losses.pixel_loss(bent, true),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip
 
+    def _strangers(self, batch: WindowBatch) -> Tensor:  # [B] bool
+        """Whose photo and truth are shown otherwise than E_i has seen them.
+
+        A real person G_g makes badly; of what it makes then, how things lie and move is to be taken, not their looks.
+        """
+        share = 0.0 if self.model.photo_warp is None else self.settings.strangers
+        chances = [torch.rand((), generator=torch.Generator().manual_seed(number)) for number in batch.number.tolist()]
+        return (torch.stack(chances) < share).to(batch.number.device)
+
     def judge(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """D's own loss, Eq. 10."""
-        true, penalty = batch.frames.flatten(0, 1), self.settings.discriminator_r1
+        shown = memory["shown"]
+        true, penalty = shown.frames.flatten(0, 1), self.settings.discriminator_r1
         if penalty:
             true = true.detach().requires_grad_(True)
-        real = self._judged(batch, true)
-        loss = losses.discriminator_loss(real, self._judged(batch, memory["frames"].detach().flatten(0, 1)))
+        real = self._judged(shown, true)
+        loss = losses.discriminator_loss(real, self._judged(shown, memory["frames"].detach().flatten(0, 1)))
         return {"discriminator": loss + penalty * losses.r1_penalty(real, true) if penalty else loss}
 
     def _judged(self, batch: WindowBatch, frames: Tensor) -> losses.Scales:
@@ -205,7 +260,7 @@ class _Step:
 
     def picture(self, batch: WindowBatch) -> Tensor:
         """Rows of identity, emotion frame, then truth beside generated for the window's first and last frame."""
-        frames = self.generate(batch, own=True)
+        frames = self.generate(batch)
         rows = slice(0, 8)
         return side_by_side(
             *(part[rows] for part in (batch.identity_frame, batch.emotion_frames[:, 0], batch.frames[:, 0],
@@ -216,7 +271,7 @@ class _Step:
         """Self-driven windows of held-out people: decibels, and SyncNet's loss beside the truth's."""
         decibels, distances, true_distances = [], [], []
         for batch in batches:
-            frames = self.generate(batch, own=True)
+            frames = self.generate(batch)
             decibels.append(psnr(to_uint8(frames.flatten(0, 1)), to_uint8(batch.frames.flatten(0, 1))).float())
             if self.syncnet is not None:
                 distances.append(self._sync(batch, frames).reshape(1))
@@ -226,3 +281,23 @@ class _Step:
             figures["sync"] = float(torch.cat(distances).mean())
             figures["sync_true"] = float(torch.cat(true_distances).mean())
         return figures
+
+
+def _stranger(frames: Tensor, seeds: Tensor) -> Tensor:
+    return reshaped(recoloured(frames, seeds), seeds)
+
+
+def _changed(
+    frames: Tensor | None,  # [B, C, H, W] or [B, N, C, H, W]
+    batch: WindowBatch,
+    chosen: Tensor,  # [B] bool
+    change: Callable[[Tensor, Tensor], Tensor],  # pictures and a seed each to pictures
+) -> Tensor | None:
+    """The frames, those of the windows that are chosen changed: all of a window in the same way."""
+    if frames is None or not chosen.any():
+        return frames
+    some, each = frames[chosen], frames.shape[1] if frames.ndim == 5 else 1
+    changed = change(some.reshape(-1, *some.shape[-3:]), batch.number[chosen].repeat_interleave(each))
+    frames = frames.clone()
+    frames[chosen] = changed.reshape(some.shape)
+    return frames

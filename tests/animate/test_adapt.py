@@ -117,6 +117,7 @@ def test_adapted_weights_are_saved_and_make_the_same_video(
     assert "were adapted to one person" not in shown.err  # it is the person in the photo
     again = load(kept, "cpu", "float32")
     assert again.identity is not None
+    assert_close(again.person, again.photo(inputs["photo"]).large[0], dtype=torch.float16)
     frames = [np.stack(list(load(path, "cpu", "float32").animate(read_image(inputs["photo"]), inputs["speech"])))
               for path in (kept, weights)]  # fmt: skip
     assert np.abs(frames[0].astype(int) - frames[1]).mean() > 0.5

@@ -15,7 +15,7 @@ import torch
 import speak
 from speak import precision
 from speak.cli import main
-from speak.config import AnimateConfig
+from speak.config import AnimateConfig, with_changes
 from speak.errors import SpeakError
 from speak.generation import TalkingHead, load
 from speak.media.audio import read_audio
@@ -66,6 +66,31 @@ def test_the_command_makes_a_video_of_the_speechs_length_with_its_sound(
     shift = np.correlate(heard[:20000], sound[:16000], "valid").argmax()
     assert shift <= 16 and np.corrcoef(heard[shift : shift + 16000], sound[:16000])[0, 1] > 0.95
     assert b"generated" in out.read_bytes() and [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_what_is_taken_of_the_photo_has_the_photos_detail(tmp_path: Path, inputs: dict, usual: np.ndarray) -> None:
+    """Weights for 64x64 pictures: scaled up, nothing of them has a detail of a pixel of 256."""
+    model = untrained()
+    with torch.no_grad():
+        for layer in (*model.photo_warp.move, model.photo_warp.last):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        model.photo_warp.last.bias[4], model.photo_warp.last.bias[5] = 20.0, -20.0
+    head = load(save_model(tmp_path / "all.pt", model), "cpu", "float32")
+    photo = read_image(inputs["photo"])
+    large = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    frames = np.stack([next(head.animate(picture, inputs["speech"])) for picture in (photo, large)])
+    assert difference(frames[1], large) < 1 and difference(frames[0], usual[0]) > 5
+    head.identity, head.person = torch.zeros(head.config.model.identity.code_dim), head.photo(photo).large[0]
+    assert difference(next(head.animate(large, inputs["speech"])), frames[0]) < 1  # of whom it is adapted to
+
+
+def test_a_photo_is_cropped_as_the_pictures_of_the_training_were(head: TalkingHead) -> None:
+    picture = np.zeros((300, 400, 3), np.uint8)
+    for grow, side in ((0.1, 96), (0.25, 120)):
+        config = with_changes(head.config, {"prepare.grow": grow})
+        photo = TalkingHead(head.model, config, head.device).photo(picture, box=(160, 110, 80, 80))
+        assert photo.face.box == (200 - side // 2, 150 - side // 2, side, side)
 
 
 @pytest.mark.parametrize(("batch", "chunk"), [(7, 0.4), (1000, 1000.0)])
@@ -172,15 +197,18 @@ def test_a_table_makes_many_videos_and_goes_on_after_a_bad_row(
     for name, path in inputs.items():
         os.symlink(path, tmp_path / f"{name}{path.suffix}")
     (tmp_path / "jobs.csv").write_text(
-        "photo,speech,pose,emotion,out,seed\n"
-        "photo.png,speech.wav,,happy:0.5,a.mp4,1\n"
-        "nobody.png,speech.wav,,,b.mp4,\n"
-        "photo.png,speech.wav,pose.mp4,emotion.mp4,c.mp4,2\n"
+        "photo,speech,pose,emotion,out,seed,pose_mode\n"
+        "photo.png,speech.wav,,happy:0.5,a.mp4,1,\n"
+        "nobody.png,speech.wav,,,b.mp4,,\n"
+        "photo.png,speech.wav,pose.mp4,emotion.mp4,c.mp4,2,\n"
+        "photo.png,speech.wav,pose.mp4,emotion.mp4,d.mp4,2,absolute\n"
     )
     assert main(["animate", "--batch", str(tmp_path / "jobs.csv"), "--weights", str(weights)]) == 2
     shown = capsys.readouterr().err
-    assert "b.mp4: not made: " in shown and "nobody.png: no such file" in shown and "1 of 3 videos" in shown
-    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["a.mp4", "c.mp4", "emotion.mp4", "pose.mp4"]
+    assert "b.mp4: not made: " in shown and "nobody.png: no such file" in shown and "1 of 4 videos" in shown
+    made = sorted(path.name for path in tmp_path.glob("*.mp4"))
+    assert made == ["a.mp4", "c.mp4", "d.mp4", "emotion.mp4", "pose.mp4"]
+    assert difference(frames_of(tmp_path / "c.mp4"), frames_of(tmp_path / "d.mp4")) > 0.1
 
 
 @pytest.mark.parametrize(

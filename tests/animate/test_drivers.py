@@ -15,6 +15,8 @@ from speak.drivers import Drivers, Taken, as_frames, is_label, parse_emotions, p
 from speak.errors import SpeakError
 from speak.generation import TalkingHead
 from speak.media.ffmpeg import executable
+from speak.media.image import write_image
+from speak.media.video import write_video
 from speak.models.speak import Speak
 from speak.pose_tables import read_poses
 from tests.animate.inputs import untrained
@@ -93,7 +95,7 @@ def test_driving_videos_are_followed_by_time_whatever_their_rate(tmp_path: Path,
          f"color=black:s=64x64:r={rate}:d={seconds},geq=lum='40+60*T':cb=128:cr=128", "-crf", "5", str(path)],
         check=True,
     )  # fmt: skip
-    stream = drivers(model)._video(path, lambda frames: frames.mean((1, 2, 3))[:, None], "pose")
+    stream = drivers(model)._video(path, lambda frames: frames.mean((1, 2, 3))[:, None], (0, 0, 64, 64))
     seen = torch.cat(list(stream))[:, 0]
     assert abs(len(seen) - 30 * seconds) <= 1
     slope = np.polyfit(np.arange(len(seen)) / 30, seen.numpy(), 1)[0]
@@ -112,6 +114,34 @@ def test_a_pose_strength_of_0_is_the_photo_and_of_2_twice_as_far(model: Speak) -
     assert_close(codes(0), photo.expand(2, -1))
     assert_close(codes(1), model.pose_from_numbers(table).detach())
     assert_close(codes(2) - photo, 2 * (codes(1) - photo))
+
+
+def test_a_pose_video_moves_the_head_from_its_pose_in_the_photo_on(tmp_path: Path, model: Speak) -> None:
+    brightness = np.linspace(40, 200, 60).astype(np.uint8)
+    write_video(tmp_path / "v.mp4", [np.full((64, 64, 3), value) for value in brightness])
+    photo = torch.randn(preset("tiny").model.pose.code_dim)
+
+    def codes(mode: str, strength: float = 1.0) -> Tensor:
+        stream, ends = drivers(model).pose(tmp_path / "v.mp4", photo, 60, 0, strength, mode)
+        assert ends
+        return torch.cat(list(stream))
+
+    given, moved = codes("absolute"), codes("relative")
+    assert_close(moved - moved[:1], given - given[:1])  # the same motion
+    spread = (given - given.mean(0)).norm(dim=1).mean()
+    assert (moved.mean(0) - photo).norm() < 0.1 * spread < 0.1 * (given.mean(0) - photo).norm()
+    assert_close(codes("relative", 2.0) - photo, 2 * (moved - photo))
+    with pytest.raises(SpeakError, match="choose relative or absolute"):
+        codes("sideways")
+
+
+def test_a_picture_of_a_pose_is_taken_as_it_is(tmp_path: Path, model: Speak) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    write_image(tmp_path / "p.png", picture)
+    photo = torch.randn(preset("tiny").model.pose.code_dim)
+    (code,) = drivers(model).pose(tmp_path / "p.png", photo, 1, 0)[0]
+    with torch.no_grad():
+        assert_close(code, model.encode_pose(as_frames([picture])))
 
 
 def test_emotions_by_label_go_through_the_prototypes(model: Speak) -> None:
@@ -160,6 +190,8 @@ def test_a_large_frame_with_a_small_face_is_cropped_to_it(tmp_path: Path, inputs
     middle_x, middle_y = x + width / 2, y + height / 2
     assert 300 < middle_x < 500 and 100 < middle_y < 300 and 80 <= width <= 300
     assert drivers(model).driver_box(inputs["pose"], "pose") == (0, 0, 64, 64)  # cropped already: all of it
+    farther = Drivers(model, 64, AnimateConfig(), [], grow=0.25).driver_box(tmp_path / "wide.mp4", "pose")
+    assert farther[2] == pytest.approx(width * 1.5 / 1.2, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +254,8 @@ def test_driving_frames_are_decoded_as_they_are_needed(inputs: dict, model: Spea
         asked.append(len(frames))
         return torch.zeros(len(frames), 1)
 
-    stream = drivers(model, batch=4)._video(inputs["pose"], encode, "pose")
+    four = drivers(model, batch=4)
+    stream = four._video(inputs["pose"], encode, four.driver_box(inputs["pose"], "pose"))
     assert asked == [4]  # the first batch shows that there is a picture
     list(islice(stream, 2))
     assert asked == [4, 4]

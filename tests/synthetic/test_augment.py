@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from speak.synthetic.augment import _behind, augment, draw, jpeg
+from speak.synthetic.augment import _behind, augment, draw, jpeg, recoloured, reshaped
 
 
 def picture(size: int = 64) -> torch.Tensor:
@@ -25,6 +25,23 @@ def test_what_happens_to_a_picture_depends_on_its_seed_alone() -> None:
     assert not torch.equal(together[0], together[1])
     assert torch.allclose(together[2], alone[0], atol=1e-5)
     assert together.min() >= -1 and together.max() <= 1
+
+
+def test_another_persons_colours_and_shape_depend_on_the_seed_alone_whatever_the_picture() -> None:
+    seeds, frames = torch.tensor([5, 6, 5]), (picture() * 2 - 1).repeat(3, 1, 1, 1)
+    for change in (recoloured, reshaped):
+        together = change(frames, seeds)
+        assert torch.equal(together[0], together[2])
+        assert (together[0] - together[1]).abs().mean() > 0.02 and (together - frames).abs().mean() > 0.02
+        assert torch.allclose(change(frames[:1], seeds[1:2])[0], together[1], atol=1e-5)
+    # places move, values stay: where each pixel went is read from a picture of coordinates, and holds for any other
+    x = torch.linspace(-1, 1, 64).expand(64, 64)
+    places = reshaped(torch.stack([x, x.T])[None], seeds[:1])
+    moved = torch.nn.functional.grid_sample(frames[:1], places.permute(0, 2, 3, 1), align_corners=True)
+    assert (moved - reshaped(frames[:1], seeds[:1])).abs().mean() < 0.01
+    large = reshaped((picture(256) * 2 - 1), seeds[:1])  # the same at any size
+    small = reshaped(torch.nn.functional.avg_pool2d(picture(256) * 2 - 1, 4), seeds[:1])
+    assert (torch.nn.functional.avg_pool2d(large, 4) - small).abs().mean() < 0.02
 
 
 def test_no_strength_is_nearly_no_change() -> None:
