@@ -49,7 +49,7 @@ def test_the_whole_model_learns_one_batch_by_heart(trained: Path) -> None:
     phase = stage.phases[0]
     optimizer = torch.optim.Adam(phase.parameters, lr=3e-3)
     values = []
-    for _ in range(200):
+    for _ in range(100):
         optimizer.zero_grad()
         found = phase.losses(samples, {})
         losses.total_loss(found, phase.weights).backward()
