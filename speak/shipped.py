@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speak import checkpoint
-from speak.config import Config, from_dict
+from speak.config import Config, from_dict, with_changes
 from speak.errors import SpeakError
 from speak.media.files import check_readable, make_folder, whole_file
 from speak.models.speak import Speak
@@ -90,6 +90,8 @@ def load_speak(
         config = from_dict(content["config"])
     except SpeakError as error:
         raise SpeakError(f"{name}: {error}") from None
+    if "photo_warp" not in content["config"].get("model", {}):  # older than that part, so without it
+        config = with_changes(config, {"model.photo_warp.width": 0})
     model = Speak(config)
     checkpoint.load_into(model, content["models"]["speak"], name)
     rest = {key: value for key, value in content.items() if key not in ("models", "optimizers", "ema")}

@@ -33,9 +33,8 @@ def fit_identity(
     if not steps or not len(photos):
         return identity.detach()
     with torch.no_grad():
-        pose, emotion = model.encode_pose(photos)[:, None], model.encode_emotion(photos)[:, None]
-        mouth = model.encode_silence().expand(len(photos), 1, -1)
-    return fit_identity_to_frames(model, photos[:, None], identity, pose, emotion, mouth, steps, config)
+        codes = model.codes_of_photos(photos)
+    return fit_identity_to_frames(model, photos[:, None], identity, *codes, steps, config)
 
 
 def fit_identity_to_frames(

@@ -121,6 +121,15 @@ class Speak(nn.Module):
         editing, *maps = (torch.stack(part).to(device) for part in zip(*clips, strict=True))
         return ClipNoise(editing, maps)
 
+    def codes_of_photos(
+        self,
+        photos: Tensor,  # [B, 3, H, W] in [-1, 1]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """f_P [B, 1, D_P], f_E [B, 1, D_E] and f_a [B, 1, D] with which G_g would rebuild the photos: pose and emotion
+        as E_p and E_e read them, the mouth that of silence."""
+        mouth = self.encode_silence().expand(len(photos), 1, -1)
+        return self.encode_pose(photos)[:, None], self.encode_emotion(photos)[:, None], mouth
+
     def generate(
         self,
         identity: Tensor,  # f_I [B, D_I]
@@ -152,14 +161,13 @@ class Speak(nn.Module):
     ) -> Portrait | None:
         """The photos beside what G_g makes of them, for `generate`; None where the weights do not bend photos.
 
-        No gradient. Pose and emotion are what E_p and E_e read from the photo, the mouth is that of silence.
+        No gradient.
         """
         if self.photo_warp is None:
             return None
         with torch.no_grad():
-            pose, emotion = self.encode_pose(photos)[:, None], self.encode_emotion(photos)[:, None]
-            mouth = self.encode_silence().expand(len(photos), 1, -1)
-            rebuilt = self.generate(identity, pose, emotion, mouth, self.draw_noise([0] * len(photos)))[:, 0]
+            noise = self.draw_noise([0] * len(photos))
+            rebuilt = self.generate(identity, *self.codes_of_photos(photos), noise)[:, 0]
         return Portrait(photos if large is None else large, rebuilt.float())
 
     def forward(

@@ -150,19 +150,17 @@ class _Step:
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]
 
-    def unaided(self, batch: WindowBatch, own: bool = False) -> tuple[Tensor, Portrait | None]:
+    def unaided(self, batch: WindowBatch) -> tuple[Tensor, Portrait | None]:
         """G_g's own frames [B, N, 3, H, W], without what the photo adds, and the portraits that would add it."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_generator):
-            codes = self.codes(batch, own)
+            codes = self.codes(batch)
             frames = self.model.generate(*codes, self.model.draw_noise(batch.number.tolist()))
-        return frames, self.model.portrait(codes[0].detach(), self._photos(batch, own))
+        return frames, self.model.portrait(codes[0].detach(), self._photos(batch))
 
     def generate(self, batch: WindowBatch) -> Tensor:
         """Frames [B, N, 3, H, W] as in use: everything is read from frames of the clip itself, f_I is not fitted."""
-        frames, portrait = self.unaided(batch, own=True)
-        if portrait is None:
-            return frames
-        return self.model.photo_warp(frames.flatten(0, 1), portrait).unflatten(0, frames.shape[:2])
+        codes, noise = self.codes(batch, own=True), self.model.draw_noise(batch.number.tolist())
+        return self.model.generate(*codes, noise, self.model.portrait(codes[0], self._photos(batch, own=True)))
 
     def _photos(self, batch: WindowBatch, own: bool = False) -> Tensor:  # what E_i reads [B, 3, H, W]
         other = self.settings.identity_source == "other" and batch.identity_frame_other is not None

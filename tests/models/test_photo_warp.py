@@ -1,11 +1,14 @@
 """The photo bent to what the generator shows."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from speak.config import PhotoWarpConfig, preset, with_changes
+from speak import checkpoint
+from speak.config import PhotoWarpConfig, preset, to_dict, with_changes
 from speak.datasets.rendered import RenderedData, fresh
 from speak.models.photo_warp import REACH, PhotoWarp, Portrait, likeness, warp
 from speak.models.speak import Speak
@@ -146,6 +149,16 @@ def test_a_model_without_it_makes_the_generators_frames() -> None:
     assert_close(portrait.rebuilt, whole.generate(*codes, noise)[:, 0])
     assert torch.equal(plain.generate(*codes, noise, portrait), plain.generate(*codes, noise))
     assert whole.generate(*codes, noise, portrait).shape == (1, 1, 3, 256, 256)
+
+
+def test_weights_from_before_there_was_such_a_part_still_load(tmp_path: Path) -> None:
+    config = with_changes(preset("tiny"), {"model.photo_warp.width": 0})
+    values = to_dict(config)
+    del values["model"]["photo_warp"]
+    checkpoint.save(tmp_path / "old.pt", {"stage": "speak", "config": values, "step": 0,
+                                          "models": {"speak": Speak(config).state_dict()}})  # fmt: skip
+    model, found, _ = load_speak(tmp_path / "old.pt")
+    assert model.photo_warp is None and found == config
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
