@@ -114,6 +114,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model.generator.mapping_layers": 8,
         "model.generator.fuse_dim": 512,
         "model.editing.width": 512,
+        "model.editing.repeat_input": False,
         "model.inversion.steps": 0,
         "model.photo_warp.width": 0,
         "model.discriminator.scales": 3,

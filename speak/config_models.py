@@ -83,6 +83,9 @@ class EditingConfig:
     """The editing module: the width D of f_S', a vector a frame and a generator level (SPEAK Sec. 3.2)."""
 
     width: int = 72
+    # Ours: every block reads (f_a, f_E) beside what the block before has made of them. Where the first alone does,
+    # nothing of the mouth is left from the fourth level on.
+    repeat_input: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

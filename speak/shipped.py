@@ -90,8 +90,11 @@ def load_speak(
         config = from_dict(content["config"])
     except SpeakError as error:
         raise SpeakError(f"{name}: {error}") from None
-    if "photo_warp" not in content["config"].get("model", {}):  # older than that part, so without it
+    shapes = content["config"].get("model", {})
+    if "photo_warp" not in shapes:  # older than that part, so without it
         config = with_changes(config, {"model.photo_warp.width": 0})
+    if "repeat_input" not in shapes.get("editing", {}):
+        config = with_changes(config, {"model.editing.repeat_input": False})
     model = Speak(config)
     checkpoint.load_into(model, content["models"]["speak"], name)
     rest = {key: value for key, value in content.items() if key not in ("models", "optimizers", "ema")}

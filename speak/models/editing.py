@@ -35,6 +35,7 @@ class EditingBlock(nn.Module):
 class EditingModule(nn.Module):
     """Fully connected blocks over (f_a, f_E), a block a generator level; their outputs are f_S(1:N)'.
 
+    Where `config.model.editing.repeat_input`, every block reads (f_a, f_E) again, behind the block before it (ours).
     Scale and shift of each AdaIN come from (f_I, f_P, f_E) of the frame. No statistic crosses frames, so a clip may be
     edited in pieces of any length.
     """
@@ -45,8 +46,8 @@ class EditingModule(nn.Module):
         width = model.editing.width
         condition = model.identity.code_dim + model.pose.code_dim + model.emotion.code_dim
         first = audio_dim + model.emotion.code_dim
-        self.levels, self.width = levels, width
-        sizes_in = [first] + [width] * (levels - 1)
+        self.levels, self.width, self.repeat_input = levels, width, model.editing.repeat_input
+        sizes_in = [first] + [width + first if self.repeat_input else width] * (levels - 1)
         self.blocks = nn.ModuleList(EditingBlock(size_in, width, condition) for size_in in sizes_in)
 
     def forward(
@@ -59,8 +60,10 @@ class EditingModule(nn.Module):
         edited = []
         with torch.autocast(audio.device.type, enabled=False):
             condition = codes.fused()
-            features = torch.cat([at_least_float32(audio), codes.emotion], dim=-1)
+            features = given = torch.cat([at_least_float32(audio), codes.emotion], dim=-1)
             for level, block in enumerate(self.blocks):
+                if level and self.repeat_input:
+                    features = torch.cat([features, given], dim=-1)
                 features = block(features, condition, noise[:, level : level + 1])
                 edited.append(features)
         return torch.stack(edited, dim=2)

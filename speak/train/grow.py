@@ -15,6 +15,7 @@ from speak.errors import SpeakError
 THUMBNAIL = "_encoder.thumbnail.weight"
 PHOTO_WARP = "photo_warp."
 ENCODER_LINEAR = "_encoder.linear.weight"  # [code, channels times the numbers of the grid]
+EDITING = "editing.blocks."  # whose blocks may read (f_a, f_E) again, behind what they read before
 SYNTHESIS = "synthesis."  # the StyleGAN2 part of G_d and G_g
 
 
@@ -25,7 +26,8 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     keep their new values, except that a new level's ToRGB starts at zero and the grown picture is the old one,
     enlarged. Of a wider layer the new channels are new, and nothing that was there reads them yet: the picture is the
     old one. An encoder's thumbnail that `state` has not starts at zero; averages over a grid weigh as their one average
-    did. What bends the photo is new where `state` has none. Raises SpeakError where anything else differs.
+    did. Editing blocks that read (f_a, f_E) again make nothing of it yet. What bends the photo is new where `state`
+    has none. Raises SpeakError where anything else differs.
     """
     own = network.state_dict()
     if not any(key.startswith(PHOTO_WARP) for key in state):
@@ -50,6 +52,8 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
 def _grown(network: nn.Module, key: str, own: Tensor, given: Tensor) -> Tensor | None:
     if SYNTHESIS in key:
         return _widened(own, given, key.endswith(".weight"))
+    if EDITING in key and key.endswith(".linear.weight") and own.dim() == given.dim() and own.shape[1] > given.shape[1]:
+        return torch.cat([given, own.new_zeros(given.shape[0], own.shape[1] - given.shape[1])], 1)
     if key.endswith(ENCODER_LINEAR) and own.shape != given.shape:
         encoder = network.get_submodule(key.removesuffix(".linear.weight"))
         if given.shape == (own.shape[0], encoder.trunk.channels):  # before there was a grid
@@ -80,4 +84,4 @@ def _widened(own: Tensor, given: Tensor, is_weight: bool) -> Tensor | None:
 
 def _is_level(key: str) -> bool:
     """Whether a key belongs to a level of a generator, of which a larger picture has more."""
-    return any(part in key for part in (".convolutions.", ".to_rgb.", "editing.blocks."))
+    return any(part in key for part in (".convolutions.", ".to_rgb.", EDITING))

@@ -1,21 +1,24 @@
 """The editing module against float64 numpy, and its independence of a clip's length."""
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 
-from speak.config import preset
+from speak.config import preset, with_changes
 from speak.models.codes import Codes
 from speak.models.editing import EditingModule
+from speak.train.grow import load_or_grow
 from tests.tolerances import assert_close
 
 TINY = preset("tiny")
 LEVELS, AUDIO, FRAMES = 3, 10, 4
 
 
-def built() -> tuple[EditingModule, torch.Tensor, Codes, torch.Tensor]:
+def built(repeat: bool = True) -> tuple[EditingModule, torch.Tensor, Codes, torch.Tensor]:
     torch.manual_seed(0)
-    module = EditingModule(TINY, AUDIO, LEVELS).double()
+    config = with_changes(TINY, {"model.editing.repeat_input": repeat})
+    module = EditingModule(config, AUDIO, LEVELS).double()
     for block in module.blocks:
         torch.nn.init.normal_(block.noise_strength)
     audio = torch.randn(2, FRAMES, AUDIO, dtype=torch.float64)
@@ -29,13 +32,16 @@ def frame(codes: Codes, index: slice) -> Codes:
     return Codes(codes.identity[:, index], codes.pose[:, index], codes.emotion[:, index])
 
 
-def test_a_frame_is_edited_as_the_paper_says() -> None:
-    module, audio, codes, noise = built()
+@pytest.mark.parametrize("repeat", [False, True])
+def test_a_frame_is_edited_as_the_paper_says(repeat: bool) -> None:
+    module, audio, codes, noise = built(repeat)
     edited = module(audio, codes, noise).detach().numpy()[1, 2]  # clip 1, frame 2
     f_i, f_p, f_e = (code[1, 2].numpy() for code in (codes.identity, codes.pose, codes.emotion))
     condition = np.concatenate([f_i * np.sqrt(len(f_i)), f_p, f_e])
-    features = np.concatenate([audio[1, 2].numpy(), f_e])
+    features = given = np.concatenate([audio[1, 2].numpy(), f_e])
     for level, block in enumerate(module.blocks):
+        if level and repeat:
+            features = np.concatenate([features, given])
         values = {name: value.detach().numpy() for name, value in block.named_parameters()}
         features = values["linear.weight"] @ features + values["linear.bias"]
         features = np.where(features > 0, features, 0.2 * features)
@@ -62,3 +68,19 @@ def test_equal_frames_stay_equal_under_the_clips_noise() -> None:
     edited = module(audio[:, first].expand(-1, FRAMES, -1), still, noise)
     assert_close(edited, edited[:, first].expand_as(edited))
     assert (module(audio, codes, noise * 2) - module(audio, codes, noise)).abs().max() > 1e-2
+
+
+def test_what_is_said_reaches_every_level_by_itself() -> None:
+    for repeat in (False, True):
+        module, audio, codes, noise = built(repeat)
+        with torch.no_grad():
+            module.blocks[0].linear.weight.zero_()  # the first block no longer passes anything on
+            change = (module(audio + 1, codes, noise) - module(audio, codes, noise)).abs().amax((0, 1, 3))
+        assert change[0] == 0 and all((level > 1e-2) == repeat for level in change[1:])
+
+
+def test_weights_that_read_the_input_once_begin_with_what_they_made() -> None:
+    before, audio, codes, noise = built(repeat=False)
+    after = built(repeat=True)[0]
+    load_or_grow(torch.nn.ModuleDict({"editing": after}), torch.nn.ModuleDict({"editing": before}).state_dict(), "old")
+    assert_close(after(audio, codes, noise), before(audio, codes, noise))

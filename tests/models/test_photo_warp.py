@@ -151,10 +151,10 @@ def test_a_model_without_it_makes_the_generators_frames() -> None:
     assert whole.generate(*codes, noise, portrait).shape == (1, 1, 3, 256, 256)
 
 
-def test_weights_from_before_there_was_such_a_part_still_load(tmp_path: Path) -> None:
-    config = with_changes(preset("tiny"), {"model.photo_warp.width": 0})
+def test_weights_from_before_there_were_such_parts_still_load(tmp_path: Path) -> None:
+    config = with_changes(preset("tiny"), {"model.photo_warp.width": 0, "model.editing.repeat_input": False})
     values = to_dict(config)
-    del values["model"]["photo_warp"]
+    del values["model"]["photo_warp"], values["model"]["editing"]["repeat_input"]
     checkpoint.save(tmp_path / "old.pt", {"stage": "speak", "config": values, "step": 0,
                                           "models": {"speak": Speak(config).state_dict()}})  # fmt: skip
     model, found, _ = load_speak(tmp_path / "old.pt")
