@@ -84,7 +84,7 @@ class EditingConfig:
 
     width: int = 72
     # Ours: every block reads (f_a, f_E) beside what the block before has made of them. Where the first alone does,
-    # nothing of the mouth is left from the fourth level on.
+    # nothing of the mouth is left from the fifth level on.
     repeat_input: bool = True
 
 

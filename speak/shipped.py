@@ -16,6 +16,8 @@ from speak.media.files import check_readable, make_folder, whole_file
 from speak.models.speak import Speak
 
 FOLDER = Path(__file__).parent / "weights"
+# Parts of the model that came later: how weights are described whose configuration does not name them.
+CAME_LATER: dict[str, Any] = {"model.photo_warp.width": 0, "model.editing.repeat_input": False}
 LARGEST_FILE = 31 << 19  # bytes; what ships stays under 16 MiB a file
 
 
@@ -90,12 +92,20 @@ def load_speak(
         config = from_dict(content["config"])
     except SpeakError as error:
         raise SpeakError(f"{name}: {error}") from None
-    shapes = content["config"].get("model", {})
-    if "photo_warp" not in shapes:  # older than that part, so without it
-        config = with_changes(config, {"model.photo_warp.width": 0})
-    if "repeat_input" not in shapes.get("editing", {}):
-        config = with_changes(config, {"model.editing.repeat_input": False})
+    config = with_changes(config, _without_later_parts(content["config"]))
     model = Speak(config)
     checkpoint.load_into(model, content["models"]["speak"], name)
     rest = {key: value for key, value in content.items() if key not in ("models", "optimizers", "ema")}
     return model.eval().requires_grad_(False), config, rest
+
+
+def _without_later_parts(config: dict[str, Any]) -> dict[str, Any]:
+    """Those of CAME_LATER that a checkpoint's configuration does not name."""
+    missing = {}
+    for key, value in CAME_LATER.items():
+        found: Any = config
+        for name in key.split("."):
+            found = found.get(name) if isinstance(found, dict) else None
+        if found is None:
+            missing[key] = value
+    return missing

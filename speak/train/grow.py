@@ -1,4 +1,4 @@
-"""Weights of a smaller picture, narrower layers, no photo warp, no thumbnail or grid as the beginning of others."""
+"""Weights of a smaller picture, of narrower layers, or from before a part was there as the beginning of others."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def frame(codes: Codes, index: slice) -> Codes:
 
 
 @pytest.mark.parametrize("repeat", [False, True])
-def test_a_frame_is_edited_as_the_paper_says(repeat: bool) -> None:
+def test_a_frame_is_edited_as_written_down_in_numpy(repeat: bool) -> None:
     module, audio, codes, noise = built(repeat)
     edited = module(audio, codes, noise).detach().numpy()[1, 2]  # clip 1, frame 2
     f_i, f_p, f_e = (code[1, 2].numpy() for code in (codes.identity, codes.pose, codes.emotion))

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -161,14 +160,13 @@ def test_weights_from_before_there_were_such_parts_still_load(tmp_path: Path) ->
     assert model.photo_warp is None and found == config
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_half_precision_is_nearly_the_same(dtype: torch.dtype) -> None:
+def test_half_precision_is_nearly_the_same() -> None:
     torch.manual_seed(0)
     net, pictures = PhotoWarp(SMALL), faces(4, 32)
     portrait = Portrait(faces(4, 64, seed=1), faces(4, 32, seed=2))
     with torch.no_grad():
         expected = net(pictures, portrait)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            frames = net(pictures.to(dtype), portrait)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            frames = net(pictures.to(torch.bfloat16), portrait)
     assert frames.dtype == torch.float32
-    assert (frames - expected).abs().mean() < 0.02
+    assert 0 < (frames - expected).abs().mean() < 0.02
