@@ -26,6 +26,12 @@ STABLE_TORCH_LIBRARY(speak, m) {
   // What is not asked for (y without `plain`, scaled without next_styles) comes back empty.
   m.def("epilogue(Tensor x, Tensor? f, int pad0, int pad1, Tensor? demodulation, Tensor? noise, Tensor? bias, "
         "Tensor? next_styles, float slope, float gain, float clamp, bool plain) -> (Tensor, Tensor)");
+  // The same, with a blur of four taps, of an up-sampled image that several convolutions made: its even and odd rows,
+  // each pixel of theirs two neighbours, even [N,2C,H+1,W+1], odd [N,2C,H,W+1]; or with columns apart as well, even
+  // [N,C,H+1,W+1], odd [N,C,H,W+1], even_right [N,C,H+1,W], odd_right [N,C,H,W]. CPU; without derivative.
+  m.def("epilogue_of_parts(Tensor even, Tensor odd, Tensor? even_right, Tensor? odd_right, Tensor f, int pad0, "
+        "int pad1, Tensor? demodulation, Tensor? noise, Tensor? bias, Tensor? next_styles, float slope, float gain, "
+        "float clamp, bool plain) -> (Tensor, Tensor)");
   // (y @ rgb^T, scaled) for what is only looked at: CPU, no blur, rgb [N,3,C], C a multiple of 16; without derivative.
   m.def("epilogue_rgb(Tensor x, Tensor? demodulation, Tensor? noise, Tensor? bias, Tensor? next_styles, Tensor rgb, "
         "float slope, float gain, float clamp) -> (Tensor, Tensor)");

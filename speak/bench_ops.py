@@ -62,7 +62,7 @@ def _measure_here(
             for shape, dtype in itertools.product(SHAPES, dtypes)
             for row in _operators(device, shape, dtype, 5 if arguments.quick else 15, only)
         ],
-        f"256x256, channel base 16384{where} (ms; ratio = ours / bare convolutions)": [
+        f"256x256, channel base 16384{where} (ms; ratio = ours / the vendor's bare convolutions; own: as made here)": [
             row
             for batch in (1, 4)
             for rows in (_layer, _generator)
@@ -88,10 +88,10 @@ def _timer(device: torch.device, repeats: int) -> Callable[..., float]:
     return lambda call, seconds=SECONDS: median_ms(call, repeats, synchronize, seconds)
 
 
-def _pair_timer(device: torch.device, repeats: int) -> Callable[..., list[float]]:
-    """Times two calls in turn: their ratio is the figure, and machines change their speed within seconds."""
+def _timer_in_turn(device: torch.device, repeats: int) -> Callable[..., list[float]]:
+    """Times calls in turn: their ratios are the figures, and machines change their speed within seconds."""
     synchronize = torch.cuda.synchronize if device.type == "cuda" else None
-    return lambda ours, limit: medians_ms((ours, limit), repeats, synchronize, 6 * SECONDS)
+    return lambda *calls: medians_ms(calls, repeats, synchronize, 9 * SECONDS)
 
 
 def _operators(
@@ -209,7 +209,7 @@ def _layer(
     layer = ModulatedConvolution(channels, channels, 512).to(device)
     scales = torch.rand(batch, channels, device=device) + 0.5
     noise = torch.randn(1, 1, height, width, device=device)
-    timed, in_turn = _timer(device, repeats), _pair_timer(device, repeats)
+    timed, in_turn = _timer(device, repeats), _timer_in_turn(device, repeats)
     rows: list[dict[str, Any]] = []
     for dtype in dtypes:
         x = torch.randn(batch, channels, height, width, device=device).to(dtype)
@@ -219,7 +219,8 @@ def _layer(
             layer(x, scales, noise, scales, plain=False)
 
         with torch.no_grad():
-            ours, bare = in_turn(call, _bare([(layer, (height, width))], batch, dtype, device))
+            shapes = [(layer, (height, width))]
+            ours, *bare = in_turn(call, *(_bare(shapes, batch, dtype, device, own) for own in (False, True)))
             with ops.backend("reference"):
                 reference = timed(call)
         usual = rows[0]["reference"] if rows else reference
@@ -239,13 +240,14 @@ def _generator(
     noise = [torch.randn(1, 1, *shape, device=device) for shape in generator.noise_shapes]
     for convolution in generator.convolutions:
         torch.nn.init.constant_(convolution.noise_strength, 0.1)
-    timed, in_turn = _timer(device, repeats), _pair_timer(device, repeats)
+    timed, in_turn = _timer(device, repeats), _timer_in_turn(device, repeats)
     rows: list[dict[str, Any]] = []
     for dtype in dtypes if inference else ():
         with torch.no_grad():
-            ours, bare = in_turn(
+            shapes = list(zip(generator.convolutions, generator.noise_shapes, strict=True))
+            ours, *bare = in_turn(
                 lambda dtype=dtype: generator(styles, noise, dtype=dtype),
-                _bare_convolutions(generator, batch, dtype, device),
+                *(_bare(shapes, batch, dtype, device, own) for own in (False, True)),
             )
             with ops.backend("reference"):
                 reference = timed(lambda dtype=dtype: generator(styles, noise, dtype=dtype))
@@ -261,31 +263,28 @@ def _generator(
     ours = timed(train)
     with ops.backend("reference"):
         reference = timed(train)
-    rows.append(_generator_row("generator forward+backward", batch, torch.float32, ours, reference, None, reference))
+    what, bare = "generator forward+backward", [None, None]
+    rows.append(_generator_row(what, batch, torch.float32, ours, reference, bare, reference))
     return rows
 
 
 def _generator_row(
-    what: str, batch: int, dtype: torch.dtype, ours: float, reference: float, bare: float | None, usual: float
+    what: str, batch: int, dtype: torch.dtype, ours: float, reference: float, bare: list[float | None], usual: float
 ) -> dict[str, Any]:
+    ratios = [None if limit is None else ours / limit for limit in bare]
     return {
         "what": what, "batch": batch, "dtype": str(dtype).removeprefix("torch."), "ours": ours,
-        "reference": reference, "bare convolutions": bare, "ratio": None if bare is None else ours / bare,
-        "faster": reference / ours, "faster than float32's": usual / ours,
+        "reference": reference, "bare convolutions": bare[0], "ratio": ratios[0], "own": bare[1],
+        "ratio to own": ratios[1], "faster": reference / ours, "faster than float32's": usual / ours,
     }  # fmt: skip
-
-
-def _bare_convolutions(
-    generator: Generator, batch: int, dtype: torch.dtype, device: torch.device
-) -> Callable[[], None]:
-    """The generator's convolutions alone, weights made ready, each on an input of its own."""
-    return _bare(list(zip(generator.convolutions, generator.noise_shapes, strict=True)), batch, dtype, device)
 
 
 def _bare(
     convolutions: list[tuple[ModulatedConvolution, tuple[int, int]]],  # with the size of what comes out
     batch: int, dtype: torch.dtype, device: torch.device,
+    own: bool,  # as ours makes them, which may be in parts; else as the vendor does
 ) -> Callable[[], None]:  # fmt: skip
+    """The convolutions alone, weights made ready, each on an input of its own."""
     calls = []
     for convolution, (height, width) in convolutions:
         up = convolution.up
@@ -295,8 +294,10 @@ def _bare(
             memory_format = torch.channels_last
         x = x.contiguous(memory_format=memory_format)
         weight = convolution.weight.detach().to(dtype).contiguous(memory_format=memory_format)
-        ready = ops.pack_weight(weight, up, padding=1, flip_weight=up == 1, input_shape=tuple(x.shape))
-        if ready.onednn is not None:
+        ready = ops.pack_weight(weight, up, padding=1, flip_weight=up == 1, input_shape=tuple(x.shape), in_parts=own)
+        if ready.parts is not None:
+            calls.append(lambda x=x, r=ready.parts: ops.convolve_parts(x, r))
+        elif ready.onednn is not None:
             calls.append(lambda x=x, r=ready.onednn, up=up: ops.convolve_prepacked(x, r[0], up, r[1]))
         elif up == 1:
             calls.append(lambda x=x, w=ready.oriented: functional.conv2d(x, w, padding=1))

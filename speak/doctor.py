@@ -110,7 +110,8 @@ def operator_paths() -> list[dict[str, str]]:
 def _convolution_path(device: str, dtype: Any, reason: str | None) -> str:
     import torch
 
-    from speak.ops.modulated_conv2d import FUSED_CUDA
+    from speak.ops.modulated_conv2d import FUSED_CUDA, PARTS_CPU
+    from speak.ops.prepacked_conv import has_matrix_tiles
 
     if reason:
         return "per-sample weights, grouped"
@@ -118,7 +119,11 @@ def _convolution_path(device: str, dtype: Any, reason: str | None) -> str:
         narrow = f"; 3x3 up to {FUSED_CUDA['channels']} channels fused (wmma)" if dtype == FUSED_CUDA["dtype"] else ""
         return f"cuDNN + epilogue{narrow}"
     prepacked = dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available()
-    return "oneDNN, prepacked without gradients + epilogue" if prepacked else "torch + epilogue"
+    if not prepacked:
+        return "torch + epilogue"
+    in_parts = dtype in PARTS_CPU and (has_matrix_tiles() or not PARTS_CPU[dtype]["tiles"])
+    parts = "; up-sampling 3x3 in parts" if in_parts else ""
+    return f"oneDNN, prepacked without gradients + epilogue{parts}"
 
 
 def _version(package: str) -> str:

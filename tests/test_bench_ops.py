@@ -33,6 +33,7 @@ def test_every_operator_and_the_generator_have_a_row_and_its_ratios(small: None)
     for row in whole:
         assert row["ours"] > 0 and row["faster"] == row["reference"] / row["ours"]
         assert row["ratio"] is None or row["ratio"] == row["ours"] / row["bare convolutions"]
+        assert row["ratio to own"] is None or row["ratio to own"] == row["ours"] / row["own"]
 
 
 def test_only_chooses_rows_by_name(small: None) -> None:

@@ -107,12 +107,12 @@ template <class T> struct EpilogueOfFiltered {
 };
 
 template <class T, class A = Accumulate<T>>
-void blurred_sliding(const T* x, const A* f, int64_t pad, const Epilogue<T>& e, int64_t batch, int64_t in_height,
-                     int64_t in_width, int64_t height, int64_t width) {
+void blurred_sliding(const Parts<T>& x, const A* f, int64_t pad, const Epilogue<T>& e, int64_t batch, int64_t height,
+                     int64_t width) {
   const auto make_sink = [&](int64_t image, int64_t row, int64_t column, bool stream) {
     return EpilogueOfFiltered<T>(e, image, row, column, width, stream);
   };
-  slide_images<T>(x, f, f, batch, in_height, in_width, pad, pad, height, width, e.channels, make_sink);
+  slide_images<T>(x, f, f, batch, pad, pad, height, width, e.channels, make_sink);
 }
 
 template <class T> void pointwise(const T* x, const Epilogue<T>& e, int64_t batch, Layout layout) {
@@ -177,6 +177,49 @@ void blurred(const T* x, const A* f, int64_t taps, int64_t pad, const Epilogue<T
   });
 }
 
+// What goes with a convolution's result, checked against the shape of y.
+struct Operands {
+  int64_t batch, channels, height, width, noises;
+  std::optional<Tensor> demodulation, bias, next_styles, noise;
+  bool plain;
+
+  Operands(const Tensor& x, const int64_t (&shape)[4], const std::optional<Tensor>& d, const std::optional<Tensor>& z,
+           const std::optional<Tensor>& b, const std::optional<Tensor>& s, bool plain)
+      : batch(shape[0]), channels(shape[1]), height(shape[2]), width(shape[3]),
+        noises(z.has_value() && z->dim() > 0 && z->size(0) == shape[0] ? shape[0] : 1),
+        demodulation(checked_vector(d, "epilogue: demodulation", x, {shape[0], shape[1]})),
+        bias(checked_vector(b, "epilogue: bias", x, {shape[1]})),
+        next_styles(checked_vector(s, "epilogue: next_styles", x, {shape[0], shape[1]})),
+        noise(checked_vector(z, "epilogue: noise", x, {noises, shape[2], shape[3]})), plain(plain) {
+    STD_TORCH_CHECK(plain || s.has_value(), "epilogue: nothing is asked for: plain or next_styles");
+  }
+
+  std::tuple<Tensor, Tensor> results(const Tensor& x, Layout layout) const {  // y, scaled
+    const auto image = [&](bool wanted) {
+      return wanted ? empty_in_layout(x, {batch, channels, height, width}, layout) : nothing(x);
+    };
+    return {image(plain), image(next_styles.has_value())};
+  }
+
+  // `ones` and `zeros` are empty: they are filled where an operand is missing, and outlive what comes back.
+  template <class T, class A = Accumulate<T>>
+  Epilogue<T> epilogue(std::vector<A>& ones, std::vector<A>& zeros, Bend<A> bend, Tensor& y, Tensor& scaled) const {
+    if (!demodulation) ones.assign(batch * channels, A(1));
+    if (!bias) zeros.assign(channels, A(0));
+    return {channels,
+            height * width,
+            demodulation ? data<A>(*demodulation) : ones.data(),
+            data_or_null<A>(noise),
+            bias ? data<A>(*bias) : zeros.data(),
+            data_or_null<A>(next_styles),
+            noises == 1 ? 0 : height * width,
+            bend,
+            plain ? mutable_data<T>(y) : nullptr,
+            next_styles ? mutable_data<T>(scaled) : nullptr,
+            goes_past_caches<T>(batch * channels * height * width)};
+  }
+};
+
 std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, int64_t pad0, int64_t pad1,
                                     std::optional<Tensor> demodulation, std::optional<Tensor> noise,
                                     std::optional<Tensor> bias, std::optional<Tensor> next_styles, double slope,
@@ -193,36 +236,19 @@ std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, in
     width = filtered_size(in_width, 1, 1, pad0, pad1, taps);
   }
   const auto filter = checked_vector(f, "epilogue: f", x, {taps});
-  const auto d = checked_vector(demodulation, "epilogue: demodulation", x, {batch, channels});
-  const auto b = checked_vector(bias, "epilogue: bias", x, {channels});
-  const auto s = checked_vector(next_styles, "epilogue: next_styles", x, {batch, channels});
-  const int64_t noises = noise.has_value() && noise->dim() > 0 && noise->size(0) == batch ? batch : 1;
-  const auto z = checked_vector(noise, "epilogue: noise", x, {noises, height, width});
-  STD_TORCH_CHECK(plain || next_styles.has_value(), "epilogue: nothing is asked for: plain or next_styles");
+  const Operands with(x, {batch, channels, height, width}, demodulation, noise, bias, next_styles, plain);
 
   auto [held, layout] = dense(x);
-  const auto image = [&](bool wanted) {
-    return wanted ? empty_in_layout(x, {batch, channels, height, width}, layout) : nothing(x);
-  };
-  Tensor y = image(plain), scaled = image(next_styles.has_value());
+  auto [y, scaled] = with.results(x, layout);
   if (batch * channels * height * width == 0) return {y, scaled};
-  dispatch(x, "epilogue", [&, &held = held, layout = layout](auto zero) {
+  dispatch(x, "epilogue", [&, &held = held, &y = y, &scaled = scaled, layout = layout](auto zero) {
     using T = decltype(zero);
     using A = Accumulate<T>;
-    const std::vector<A> ones(d ? 0 : batch * channels, A(1)), zeros(b ? 0 : channels, A(0));
-    const Epilogue<T> e{channels,
-                        height * width,
-                        d ? data<A>(*d) : ones.data(),
-                        data_or_null<A>(z),
-                        b ? data<A>(*b) : zeros.data(),
-                        data_or_null<A>(s),
-                        noises == 1 ? 0 : height * width,
-                        bend_for<T>(slope, gain, clamp),
-                        plain ? mutable_data<T>(y) : nullptr,
-                        s ? mutable_data<T>(scaled) : nullptr,
-                        goes_past_caches<T>(batch * channels * height * width)};
+    std::vector<A> ones, zeros;
+    const Epilogue<T> e = with.epilogue<T>(ones, zeros, bend_for<T>(slope, gain, clamp), y, scaled);
     if (filter && layout == Layout::channels_last && can_slide(taps, taps, channels))
-      blurred_sliding<T>(data<T>(held), data<A>(*filter), pad0, e, batch, in_height, in_width, height, width);
+      blurred_sliding<T>({{{data<T>(held)}}, in_height, in_width, channels}, data<A>(*filter), pad0, e, batch, height,
+                         width);
     else if (filter)
       blurred<T>(data<T>(held), data<A>(*filter), taps, pad0, e, batch, in_height, in_width, height, width, layout);
     else
@@ -231,8 +257,60 @@ std::tuple<Tensor, Tensor> epilogue(const Tensor& x, std::optional<Tensor> f, in
   return {y, scaled};
 }
 
+// The same, with a blur of four taps, of an image in parts: its even and its odd rows, each pixel of which is two
+// neighbours side by side, the last of each row to spare; or even and odd rows of its even columns and of its odd ones.
+std::tuple<Tensor, Tensor> epilogue_of_parts(const Tensor& even, const Tensor& odd, std::optional<Tensor> even_right,
+                                             std::optional<Tensor> odd_right, const Tensor& f, int64_t pad0,
+                                             int64_t pad1, std::optional<Tensor> demodulation,
+                                             std::optional<Tensor> noise, std::optional<Tensor> bias,
+                                             std::optional<Tensor> next_styles, double slope, double gain,
+                                             double clamp, bool plain) {
+  check_image(even, "epilogue_of_parts: even");
+  check_activation(slope, gain, clamp);
+  const bool columns = even_right.has_value();
+  STD_TORCH_CHECK(odd_right.has_value() == columns, "epilogue_of_parts: two parts, or four");
+  const int64_t batch = even.size(0), each = even.size(1), channels = columns ? each : each / 2;
+  const int64_t half_height = even.size(2) - 1, half_width = even.size(3) - 1;
+  const auto held = [&](const Tensor& part, int64_t height, int64_t width) {
+    STD_TORCH_CHECK(part.scalar_type() == even.scalar_type() && part.is_cpu() && part.dim() == 4 &&
+                        part.size(0) == batch && part.size(1) == each && part.size(2) == height &&
+                        part.size(3) == width,
+                    "epilogue_of_parts: not parts of one image, which has an odd row and column less than even ones");
+    return in_layout(part, Layout::channels_last);
+  };
+  const Tensor parts[4] = {held(even, half_height + 1, half_width + 1),
+                           columns ? held(*even_right, half_height + 1, half_width) : even,
+                           held(odd, half_height, half_width + 1),
+                           columns ? held(*odd_right, half_height, half_width) : odd};
+  STD_TORCH_CHECK((columns || each % 2 == 0) && can_slide(f.numel(), f.numel(), channels),
+                  "epilogue_of_parts: channels must be a multiple of ", kLanes, " and taps ", kSlidingTaps, ", not ",
+                  channels, " and ", f.numel());
+  const int64_t in_height = 2 * half_height + 1, in_width = 2 * half_width + 1;
+  const int64_t height = filtered_size(in_height, 1, 1, pad0, pad1, kSlidingTaps);
+  const int64_t width = filtered_size(in_width, 1, 1, pad0, pad1, kSlidingTaps);
+  const auto filter = checked_vector(f, "epilogue_of_parts: f", even, {kSlidingTaps});
+  const Operands with(even, {batch, channels, height, width}, demodulation, noise, bias, next_styles, plain);
+
+  auto [y, scaled] = with.results(even, Layout::channels_last);
+  if (batch == 0) return {y, scaled};
+  dispatch(even, "epilogue_of_parts", [&, &y = y, &scaled = scaled](auto zero) {
+    using T = decltype(zero);
+    using A = Accumulate<T>;
+    std::vector<A> ones, zeros;
+    const Epilogue<T> e = with.epilogue<T>(ones, zeros, bend_for<T>(slope, gain, clamp), y, scaled);
+    const Parts<T> x{{{data<T>(parts[0]), columns ? data<T>(parts[1]) : nullptr},
+                      {data<T>(parts[2]), columns ? data<T>(parts[3]) : nullptr}},
+                     in_height, in_width, channels, columns ? 0 : 1};
+    blurred_sliding<T>(x, data<A>(*filter), pad0, e, batch, height, width);
+  });
+  return {y, scaled};
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(speak, CPU, m) { m.impl("epilogue", TORCH_BOX(&epilogue)); }
+STABLE_TORCH_LIBRARY_IMPL(speak, CPU, m) {
+  m.impl("epilogue", TORCH_BOX(&epilogue));
+  m.impl("epilogue_of_parts", TORCH_BOX(&epilogue_of_parts));
+}
 
 }  // namespace speak::cpu

@@ -4,6 +4,8 @@
 // five rows of the image, and the last four stay in registers. Nothing but rows of the image is read and nothing but
 // results written. Wide images go strip by strip, so that what is read again comes from a near cache.
 #pragma once
+#include <tuple>
+
 #include "streaming.h"
 
 namespace speak::cpu {
@@ -69,20 +71,40 @@ inline int64_t strip_width(int64_t width, int64_t pixel_bytes) {
   return (width + strips - 1) / strips;
 }
 
+// Channels-last images, whole or in parts: even and odd rows apart, or those again in even and odd columns.
+template <class T> struct Parts {
+  // [row parity][column parity]; for rows alone the second column stays empty; for whole images all but the first
+  const T* part[2][2];
+  int64_t height, width, channels;  // of an image
+  int64_t spare;                    // pixels at the end of each row that belong to no image: of rows alone
+
+  bool rows_apart() const { return part[1][0] != nullptr; }
+  bool columns_apart() const { return part[0][1] != nullptr; }
+  // Where a row's even columns begin, or all of them, and where its odd ones.
+  std::pair<const T*, const T*> at(int64_t image, int64_t row) const {
+    const int64_t odds = rows_apart() ? height / 2 : 0, parity = rows_apart() ? row % 2 : 0;
+    const int64_t rows = parity ? odds : height - odds, place = image * rows + (rows_apart() ? row / 2 : row);
+    if (!columns_apart()) return {part[parity][0] + place * (width + spare) * channels, nullptr};
+    return {part[parity][0] + place * (width - width / 2) * channels, part[parity][1] + place * (width / 2) * channels};
+  }
+};
+
 // The rows of an image that kRows (1 or 2) rows of results from `row` on are made of, with each one's taps. A row that
 // lies outside has taps of zero and points at the nearest one, which is in the same windows: 0 * infinity is not 0.
 template <class T, int kRows> struct Window {
   using A = Accumulate<T>;
   static constexpr int64_t kRead = kSlidingTaps + kRows - 1;
-  const T* rows[kRead];
+  const T *rows[kRead], *odd_columns[kRead];  // the second where columns come apart
   A taps[kRows][kRead];
   bool seen[kRows];  // whether any of its rows lies inside
   int64_t width;
 
-  Window(const T* image, const A* all, int64_t row, int64_t height, int64_t row_size, int64_t width) : width(width) {
+  Window(const Parts<T>& from, int64_t image, const A* all, int64_t row) : width(from.width) {
+    const int64_t height = from.height;
     for (int64_t k = 0; k < kRead; ++k) {
       const bool there = row + k >= 0 && row + k < height;
-      rows[k] = image + std::clamp<int64_t>(row + k, 0, std::max<int64_t>(0, height - 1)) * row_size;
+      const int64_t nearest = std::clamp<int64_t>(row + k, 0, std::max<int64_t>(0, height - 1));
+      std::tie(rows[k], odd_columns[k]) = from.at(image, nearest);
       for (int64_t r = 0; r < kRows; ++r) taps[r][k] = there && k >= r && k < r + kSlidingTaps ? all[k - r] : A(0);
     }
     for (int64_t r = 0; r < kRows; ++r) seen[r] = row + r + kSlidingTaps > 0 && row + r < height;
@@ -113,14 +135,18 @@ template <class V, class A> struct LastThree {
 // Filters `count` results of each row, the first of which covers pixels first .. first + 3 (zero where outside of it),
 // and gives them to the sink: prepare(c) before channels c .. c + 15, then take(values, row, result, c).
 // `state` has room for three values a channel and row.
-template <class T, int kRows, class Sink, class A = Accumulate<T>>
+template <class T, int kRows, bool apart, class Sink, class A = Accumulate<T>>
 SPEAK_ROWS void slide(const Window<T, kRows>& from, const A* row_taps, int64_t channels, int64_t first, int64_t count,
                       A* __restrict state, const Sink& given) {
   Sink sink = given;
   using V = Lanes<A>;
   constexpr int64_t last = kSlidingTaps + kRows - 2;
+  // `apart`: even and odd columns lie apart
   const T *__restrict r0 = from.rows[0], *__restrict r1 = from.rows[1], *__restrict r2 = from.rows[2],
           *__restrict r3 = from.rows[3], *__restrict r4 = from.rows[last];
+  const T *__restrict o0 = from.odd_columns[0], *__restrict o1 = from.odd_columns[1],
+          *__restrict o2 = from.odd_columns[2], *__restrict o3 = from.odd_columns[3],
+          *__restrict o4 = from.odd_columns[last];
   const A t0 = from.taps[0][0], t1 = from.taps[0][1], t2 = from.taps[0][2], t3 = from.taps[0][3];
   const A n1 = from.taps[kRows - 1][1], n2 = from.taps[kRows - 1][2], n3 = from.taps[kRows - 1][3],
           n4 = from.taps[kRows - 1][last];
@@ -139,17 +165,18 @@ SPEAK_ROWS void slide(const Window<T, kRows>& from, const A* row_taps, int64_t c
       for (int64_t p = low; p < high; ++p) {
         V v = {}, w = {};
         if (p >= 0 && p < from.width && (upper_seen || lower_seen)) {
-          const int64_t i = p * channels + c;
+          const bool odd = apart && p % 2;
+          const int64_t i = (apart ? p / 2 : p) * channels + c;
           V v0, v1, v2, v3, v4;
-          __builtin_prefetch(r4 + i + kRow);  // the rows that no cache holds yet
-          if (kRows > 1) __builtin_prefetch(r3 + i + kRow);
-          read_lanes(v0, r0 + i);
-          read_lanes(v1, r1 + i);
-          read_lanes(v2, r2 + i);
-          read_lanes(v3, r3 + i);
+          __builtin_prefetch((odd ? o4 : r4) + i + kRow);  // the rows that no cache holds yet
+          if (kRows > 1) __builtin_prefetch((odd ? o3 : r3) + i + kRow);
+          read_lanes(v0, (odd ? o0 : r0) + i);
+          read_lanes(v1, (odd ? o1 : r1) + i);
+          read_lanes(v2, (odd ? o2 : r2) + i);
+          read_lanes(v3, (odd ? o3 : r3) + i);
           if (upper_seen) v = (v0 * t0 + v1 * t1) + (v2 * t2 + v3 * t3);
           if (lower_seen) {
-            read_lanes(v4, r4 + i);
+            read_lanes(v4, (odd ? o4 : r4) + i);
             w = (v1 * n1 + v2 * n2) + (v3 * n3 + v4 * n4);
           }
         }
@@ -167,13 +194,13 @@ SPEAK_ROWS void slide(const Window<T, kRows>& from, const A* row_taps, int64_t c
   }
 }
 
-// All results, [images, height, width, channels], of images [in_height, in_width, channels] that lie pad_y, pad_x from
-// the first result's corner. make_sink(image, row, column, stream): what takes the results from there on.
+// All results, [images, height, width, channels], of images x that lie pad_y, pad_x from the first result's corner.
+// make_sink(image, row, column, stream): what takes the results from there on.
 template <class T, class MakeSink, class A = Accumulate<T>>
-void slide_images(const T* x, const A* column_taps, const A* row_taps, int64_t images, int64_t in_height,
-                  int64_t in_width, int64_t pad_y, int64_t pad_x, int64_t height, int64_t width, int64_t channels,
-                  const MakeSink& make_sink) {
-  const int64_t row_size = in_width * channels, step = strip_width(width, channels * sizeof(T));
+void slide_images(const Parts<T>& x, const A* column_taps, const A* row_taps, int64_t images, int64_t pad_y,
+                  int64_t pad_x, int64_t height, int64_t width, int64_t channels, const MakeSink& make_sink) {
+  using Sink = decltype(make_sink(0, 0, 0, false));
+  const int64_t step = strip_width(width, channels * sizeof(T));
   const int64_t strips = (width + step - 1) / step, pairs = (height + 1) / 2;
   const bool stream = goes_past_caches<T>(images * height * width * channels);
   parallel(images * strips * pairs, 2 * step * channels * kSlidingTaps, [&](int64_t begin, int64_t end) {
@@ -182,10 +209,10 @@ void slide_images(const T* x, const A* column_taps, const A* row_taps, int64_t i
       const int64_t row = i % pairs * 2, column = i / pairs % strips * step, image = i / pairs / strips;
       const auto run = [&](auto rows) {
         constexpr int kRows = decltype(rows)::value;
-        const Window<T, kRows> window(x + image * in_height * row_size, column_taps, row - pad_y, in_height, row_size,
-                                      in_width);
-        slide<T, kRows>(window, row_taps, channels, column - pad_x, std::min(step, width - column), state.data(),
-                        make_sink(image, row, column, stream));
+        const Window<T, kRows> window(x, image, column_taps, row - pad_y);
+        const auto slide_row = x.columns_apart() ? slide<T, kRows, true, Sink> : slide<T, kRows, false, Sink>;
+        slide_row(window, row_taps, channels, column - pad_x, std::min(step, width - column), state.data(),
+                  make_sink(image, row, column, stream));
       };
       if (row + 1 < height)
         run(std::integral_constant<int, 2>{});

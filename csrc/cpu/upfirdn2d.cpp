@@ -139,8 +139,8 @@ void run_sliding(const T* in, T* result, const Filter<A>& filter, Axis y, Axis x
   const auto make_sink = [&](int64_t image, int64_t row, int64_t column, bool stream) {
     return WriteRow<T>{result + (image * y.out + row) * row_size + column * channels, channels, row_size, stream};
   };
-  slide_images<T>(in, filter.down_columns.data(), filter.along_rows.data(), images, y.in, x.in, y.pad, x.pad, y.out,
-                  x.out, channels, make_sink);
+  slide_images<T>({{{in}}, y.in, x.in, channels}, filter.down_columns.data(), filter.along_rows.data(), images,
+                  y.pad, x.pad, y.out, x.out, channels, make_sink);
 }
 
 template <class T, class A = Accumulate<T>>

@@ -15,7 +15,7 @@ from speak.ops.modulated_conv2d import (
     modulated_layer_ref,
     pack_weight,
 )
-from speak.ops.prepacked_conv import convolve_prepacked
+from speak.ops.prepacked_conv import convolve_parts, convolve_prepacked
 from speak.ops.upfirdn2d import downsample2d, setup_filter, upfirdn2d, upfirdn2d_ref, upsample2d
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "backend",
     "bias_act",
     "bias_act_ref",
+    "convolve_parts",
     "convolve_prepacked",
     "downsample2d",
     "get_backend",

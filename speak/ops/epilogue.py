@@ -19,7 +19,8 @@ from speak.ops.bias_act import activation_numbers, as_vector, bias_act_ref, has_
 from speak.ops.upfirdn2d import empty_in_layout_of, upfirdn2d, upfirdn2d_ref
 
 MOST_TAPS = 8  # of the filter that the kernels fuse
-RGB_LANES = 16  # channels come in multiples of this where ToRGB is fused
+LANES = 16  # channels come in multiples of this where ToRGB is fused, and where an image comes in parts
+TAPS_OF_PARTS = 4  # of the filter, where an image comes in parts
 
 
 def layer_epilogue(
@@ -69,6 +70,38 @@ def layer_epilogue(
     return y if plain else None, scaled if next_styles is not None else None
 
 
+def epilogue_of_parts(
+    parts: tuple[Tensor, Tensor, Tensor | None, Tensor | None],  # of `convolve_parts`
+    f: Tensor,  # float32 [4]
+    padding: tuple[int, int],
+    demodulation: Tensor | None,
+    noise: Tensor | None,
+    bias: Tensor | None,
+    bend: tuple[float, float, float],  # of `activation_numbers`
+    next_styles: Tensor | None,
+    plain: bool,
+    rgb: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """What `layer_epilogue` makes of an image in parts; without derivatives. Raises ValueError as that does."""
+    x = parts[0]
+    check_operands(x, _size_of_parts(parts, sum(padding)), demodulation, noise, bias, next_styles, plain, rgb)
+    y, scaled = torch.ops.speak.epilogue_of_parts(
+        *parts, as_vector(f, x), *padding, as_vector(demodulation, x),
+        None if noise is None else as_vector(noise, x).flatten(0, 1), as_vector(bias, x), as_vector(next_styles, x),
+        *bend, plain,
+    )  # fmt: skip
+    if rgb is not None:
+        y = to_rgb(y, rgb)
+    return y if plain else None, scaled if next_styles is not None else None
+
+
+def _size_of_parts(parts: Sequence[Tensor | None], padding: int) -> tuple[int, int, int, int]:
+    """The shape that the blur leaves; `padding`: before and after together."""
+    batch, channels, height, width = parts[0].shape
+    grown = padding - TAPS_OF_PARTS
+    return batch, channels if parts[2] is not None else channels // 2, 2 * height + grown, 2 * width + grown
+
+
 def to_rgb(
     y: Tensor,  # [N, C, H, W]
     rgb: Tensor,  # [N, 3, C]
@@ -85,7 +118,7 @@ def to_rgb(
 
 def _takes_rgb_kernel(x: Tensor) -> bool:
     """Where y need not be written: channels-last on CPU."""
-    return x.device.type == "cpu" and not x.is_contiguous() and x.shape[1] % RGB_LANES == 0
+    return x.device.type == "cpu" and not x.is_contiguous() and x.shape[1] % LANES == 0
 
 
 def layer_epilogue_ref(
@@ -219,6 +252,15 @@ if not extension.LIBRARY.missing:
         image = [empty_in_layout_of(x, x.shape[2] + grown, x.shape[3] + grown) for _ in range(2)]
         nothing = [x.new_empty([0]) for _ in range(2)]
         return image[0] if plain else nothing[0], image[1] if next_styles is not None else nothing[1]
+
+    @torch.library.register_fake("speak::epilogue_of_parts")
+    def _(  # noqa: ANN202
+        even, odd, even_right, odd_right, f, pad0, pad1, demodulation, noise, bias, next_styles, slope, gain, clamp,  # noqa: ANN001
+        plain,  # noqa: ANN001
+    ):  # fmt: skip
+        batch, channels, height, width = _size_of_parts((even, odd, even_right, odd_right), pad0 + pad1)
+        y, scaled = (even.new_empty([batch, height, width, channels]).permute(0, 3, 1, 2) for _ in range(2))
+        return y if plain else even.new_empty([0]), scaled if next_styles is not None else even.new_empty([0])
 
     @torch.library.register_fake("speak::epilogue_rgb")
     def _(x, demodulation, noise, bias, next_styles, rgb, slope, gain, clamp):  # noqa: ANN001, ANN202

@@ -25,7 +25,7 @@ from torch.autograd import forward_ad
 from speak.errors import SpeakError
 
 # Changed with every change of csrc/speak.cpp's signatures or of their meaning.
-KERNELS_TAG = "speak-kernels-2"
+KERNELS_TAG = "speak-kernels-3"
 
 BACKENDS = ("auto", "reference", "compiled")
 CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16)

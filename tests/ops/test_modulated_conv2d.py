@@ -1,5 +1,6 @@
 """The modulated convolution and its epilogue: the compiled path against per-sample weights in float64."""
 
+import importlib
 import itertools
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 
 from speak import ops
+from speak.ops.bias_act import as_vector
 from tests.tolerances import assert_close
 
+modulated = importlib.import_module("speak.ops.modulated_conv2d")  # whose name in speak.ops is the function's
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 FILTER = ops.setup_filter([1, 3, 3, 1], separable=True)
 
@@ -58,6 +61,48 @@ def test_a_packed_weight_gives_what_the_weight_gives(dtype: torch.dtype, up: int
             again = ops.modulated_layer(scaled, packed, s, next_styles=z, prescaled=True, **keywords)
         for actual, wanted in zip((*results, *again), (*expected, *expected), strict=True):
             assert_close(actual, wanted, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (5, 8), (16, 3)])
+def test_up_sampling_in_parts_gives_what_a_transposed_convolution_gives(
+    dtype: torch.dtype, columns: bool, size: tuple[int, int], compiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(modulated.PARTS_CPU, dtype, {"columns": columns, "tiles": False, "from": 1})
+    torch.manual_seed(0)
+    height, width = size
+    x = torch.randn(2, 24, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
+    w, s, b = torch.randn(32, 24, 3, 3).to(dtype) / 15, torch.rand(2, 24) + 0.5, torch.randn(32)
+    packed = ops.pack_weight(w, 2, 1, False, tuple(x.shape))
+    if packed.parts is None:
+        pytest.skip(f"this torch and processor have no prepacked convolution in {dtype}")
+    assert packed.onednn is None and (packed.parts.even_right is not None) is columns
+    assert ops.pack_weight(w, 2, 1, False, tuple(x.shape), in_parts=False).parts is None
+    for noises, following, plain, rgb in ((0, 0, 1, 0), (1, 1, 0, 0), (2, 1, 1, 0), (1, 1, 1, 1)):
+        noise = torch.randn(noises, 1, 2 * height, 2 * width) if noises else None
+        keywords = {
+            "noise": noise, "bias": b, "next_styles": torch.rand(2, 32) if following else None, "plain": bool(plain),
+            "rgb": torch.randn(2, 3, 32) if rgb else None, "up": 2, "padding": 1, "resample_filter": FILTER,
+            "flip_weight": False, "act": "lrelu", "clamp": 1.5,
+        }  # fmt: skip
+        wide = {name: v.double() if isinstance(v, torch.Tensor) and name != "resample_filter" else v
+                for name, v in keywords.items()}  # fmt: skip
+        expected = ops.modulated_layer_ref(x.double(), w.double(), s.double(), **wide)
+        with torch.no_grad():
+            found = ops.modulated_layer(x, packed, s, **keywords)
+        for actual, wanted in zip(found, expected, strict=True):
+            assert (actual is None) == (wanted is None)
+            if actual is not None:
+                assert_close(actual, wanted, dtype)
+    # What parts cannot do is done otherwise: other paddings and filters, down-sampling.
+    odd = ops.setup_filter([1, 2, 1], separable=True)
+    for changes in ({"padding": [1, 2, 1, 1]}, {"resample_filter": odd}, {"down": 2}):
+        keywords = {"up": 2, "padding": 2, "resample_filter": FILTER, "flip_weight": False, **changes}
+        expected, _ = ops.modulated_layer_ref(x.double(), w.double(), s.double(), **keywords)
+        with torch.no_grad():
+            found, _ = ops.modulated_layer(x, packed, s, **keywords)
+        assert_close(found, expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -300,3 +345,47 @@ def test_the_kernel_itself_refuses_what_the_front_would(compiled: None) -> None:
     ]:
         with pytest.raises(RuntimeError, match=words):
             torch.ops.speak.epilogue_rgb(*arguments)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [False, True])
+def test_the_epilogue_of_parts_is_that_of_the_whole_image(dtype: torch.dtype, columns: bool, compiled: None) -> None:
+    torch.manual_seed(0)
+    for channels, height, width in ((16, 9, 11), (48, 65, 3), (16, 3, 301)):
+        image = torch.randn(3, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
+        if columns:
+            parts = (image[:, :, ::2, ::2], image[:, :, 1::2, ::2], image[:, :, ::2, 1::2], image[:, :, 1::2, 1::2])
+        else:
+            spare = torch.cat([image, torch.full_like(image[..., :1], torch.inf)], 3)  # that nobody may read
+            pairs = spare.permute(0, 2, 3, 1).reshape(3, height, (width + 1) // 2, 2 * channels).permute(0, 3, 1, 2)
+            parts = (pairs[:, :, ::2], pairs[:, :, 1::2], None, None)
+        f, d, z, b, s = torch.rand(4), torch.rand(3, channels), torch.randn(3, height, width), torch.rand(channels), \
+            torch.rand(3, channels)  # fmt: skip
+        rest = (0.2, 1.4, 2.0, True)
+        expected = torch.ops.speak.epilogue(image, as_vector(f, image), 1, 2, *(
+            as_vector(v, image) for v in (d, z, b, s)), *rest)  # fmt: skip
+        found = torch.ops.speak.epilogue_of_parts(*parts, as_vector(f, image), 1, 2, *(
+            as_vector(v, image) for v in (d, z, b, s)), *rest)  # fmt: skip
+        for actual, wanted in zip(found, expected, strict=True):
+            assert torch.equal(actual, wanted)
+
+
+def test_the_kernel_refuses_parts_that_are_not_those_of_an_image(compiled: None) -> None:
+    even, odd, f = torch.randn(2, 32, 4, 5), torch.randn(2, 32, 3, 5), torch.rand(4)
+    columns = (torch.randn(2, 32, 4, 4), torch.randn(2, 32, 3, 4))
+    rest = (0.2, 1.0, -1.0, True)
+    for arguments, words in [
+        ((even[0], odd, None, None, f, 1, 1, None, None, None, None, *rest), "N, C, H, W"),
+        ((even, odd[:, :, 1:], None, None, f, 1, 1, None, None, None, None, *rest), "not parts of one image"),
+        ((even, odd.double(), None, None, f, 1, 1, None, None, None, None, *rest), "not parts of one image"),
+        ((even, odd, columns[0], None, f, 1, 1, None, None, None, None, *rest), "two parts, or four"),
+        ((even, odd, *columns[::-1], f, 1, 1, None, None, None, None, *rest), "not parts of one image"),
+        ((even[:, :24], odd[:, :24], None, None, f, 1, 1, None, None, None, None, *rest), "multiple of 16"),
+        ((even, odd, None, None, f[:3], 1, 1, None, None, None, None, *rest), "taps 4"),
+        ((even, odd, None, None, f, -9, 1, None, None, None, None, *rest), "as large as the filter"),
+        ((even, odd, *columns, f, 1, 1, torch.rand(2, 16), None, None, None, *rest), "demodulation"),
+        ((even, odd, None, None, f, 1, 1, None, torch.rand(2, 6, 6), None, None, *rest), "noise"),
+        ((even, odd, None, None, f, 1, 1, None, None, None, None, 0.2, 1.0, -1.0, False), "nothing is asked for"),
+    ]:
+        with pytest.raises(RuntimeError, match=words):
+            torch.ops.speak.epilogue_of_parts(*arguments)

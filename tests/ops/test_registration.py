@@ -37,6 +37,12 @@ def samples() -> list[tuple]:
     small = (torch.rand(2, 16), torch.randn(2, 6, 5), torch.rand(16))
     cases += [("epilogue_rgb", (wide, *small, torch.rand(2, 16), rgb, *bend))]
     cases += [("epilogue_rgb", (wide, None, None, None, None, rgb, *bend))]
+    parts = [torch.randn(2, 16, height, width).contiguous(memory_format=torch.channels_last)
+             for width in (4, 3) for height in (3, 2)]  # fmt: skip
+    vectors = (torch.rand(2, 16), torch.randn(2, 4, 6), torch.rand(16), torch.rand(2, 16))
+    cases += [("epilogue_of_parts", (*parts, f, 1, 1, *vectors, *bend, True))]
+    pairs = [torch.randn(2, 32, height, 4).contiguous(memory_format=torch.channels_last) for height in (3, 2)]
+    cases += [("epilogue_of_parts", (*pairs, None, None, f, 1, 1, *vectors, *bend, False))]
     return cases
 
 
