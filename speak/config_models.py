@@ -145,6 +145,7 @@ class PhotoWarpConfig:
 
     width: int = 24  # channels at half the size, twice as many below; 0: frames are G_g's alone
     image_size: int = 64  # photo and picture are brought to this size inside
+    poses: int = 12  # numbers that f_P of frame and photo are brought to; 0: it does not read them
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,9 @@ from speak.models.speak import Speak
 
 FOLDER = Path(__file__).parent / "weights"
 # Parts of the model that came later: how weights are described whose configuration does not name them.
-CAME_LATER: dict[str, Any] = {"model.photo_warp.width": 0, "model.editing.repeat_input": False}
+CAME_LATER: dict[str, Any] = {
+    "model.photo_warp.width": 0, "model.photo_warp.poses": 0, "model.editing.repeat_input": False,
+}  # fmt: skip
 LARGEST_FILE = 31 << 19  # bytes; what ships stays under 16 MiB a file
 
 

@@ -74,7 +74,7 @@ def describe_config(config: Config, recompute: bool = False) -> list[Cost]:
             ("G_d IRFD generator", "frame", irfd.generator, lambda: irfd.generator(codes)),
             *([] if speak.photo_warp is None else [
                 ("photo warp", "frame", speak.photo_warp,
-                 lambda: speak.photo_warp(frames, Portrait(frames, frames))),
+                 lambda: speak.photo_warp(frames, codes.pose, Portrait(frames, frames, codes.pose))),
             ]),
             ("D discriminator", "frame", discriminator, lambda: discriminator(frames, frames)),
             ("SyncNet video", "window", nn.ModuleList([sync.video, sync.video_embedding]),

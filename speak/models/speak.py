@@ -43,7 +43,7 @@ class Speak(nn.Module):
         self.audio_encoder = Wav2Vec2(model.audio)
         self.generator = GlobalGenerator(config)
         self.editing = EditingModule(config, model.audio.width, self.generator.synthesis.num_styles)
-        self.photo_warp = PhotoWarp(model.photo_warp) if model.photo_warp.width else None
+        self.photo_warp = PhotoWarp(model.photo_warp, model.pose.code_dim) if model.photo_warp.width else None
 
     def take_irfd(self, irfd: IRFD) -> None:
         """Copies what stage `irfd` has trained: E_i, E_p, E_e, the pose mapper and the emotion prototypes."""
@@ -151,7 +151,7 @@ class Speak(nn.Module):
         frames = self.generator(frame_codes, edited.flatten(0, 1), maps).unflatten(0, (clips, count))
         if portrait is None or self.photo_warp is None:
             return frames
-        return self.photo_warp(frames.flatten(0, 1), portrait).unflatten(0, frames.shape[:2])
+        return self.photo_warp(frames.flatten(0, 1), frame_codes.pose, portrait).unflatten(0, frames.shape[:2])
 
     def portrait(
         self,
@@ -167,8 +167,9 @@ class Speak(nn.Module):
             return None
         with torch.no_grad():
             noise = self.draw_noise([0] * len(photos))
-            rebuilt = self.generate(identity, *self.codes_of_photos(photos), noise)[:, 0]
-        return Portrait(photos if large is None else large, rebuilt.float())
+            codes = self.codes_of_photos(photos)
+            rebuilt = self.generate(identity, *codes, noise)[:, 0]
+        return Portrait(photos if large is None else large, rebuilt.float(), codes[0][:, 0])
 
     def forward(
         self,

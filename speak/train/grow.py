@@ -14,6 +14,7 @@ from speak.errors import SpeakError
 
 THUMBNAIL = "_encoder.thumbnail.weight"
 PHOTO_WARP = "photo_warp."
+POSES = PHOTO_WARP + "poses."  # what it reads of f_P, behind what it read before
 ENCODER_LINEAR = "_encoder.linear.weight"  # [code, channels times the numbers of the grid]
 EDITING = "editing.blocks."  # whose blocks may read (f_a, f_E) again, behind what they read before
 SYNTHESIS = "synthesis."  # the StyleGAN2 part of G_d and G_g
@@ -26,12 +27,13 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
     keep their new values, except that a new level's ToRGB starts at zero and the grown picture is the old one,
     enlarged. Of a wider layer the new channels are new, and nothing that was there reads them yet: the picture is the
     old one. An encoder's thumbnail that `state` has not starts at zero; averages over a grid weigh as their one average
-    did. Editing blocks that read (f_a, f_E) again make nothing of it yet. What bends the photo is new where `state`
-    has none. Raises SpeakError where anything else differs.
+    did. Editing blocks that read (f_a, f_E) again, and what bends the photo where it reads f_P, make nothing of it yet.
+    What bends the photo is new where `state` has none. Raises SpeakError where anything else differs.
     """
     own = network.state_dict()
-    if not any(key.startswith(PHOTO_WARP) for key in state):
-        state = {**state, **{key: value for key, value in own.items() if key.startswith(PHOTO_WARP)}}
+    for part in (PHOTO_WARP, POSES):
+        if not any(key.startswith(part) for key in state):
+            state = {**state, **{key: value for key, value in own.items() if key.startswith(part)}}
     grown = {key: _grown(network, key, value, state[key]) for key, value in own.items() if key in state}
     thumbnails = {key: torch.zeros_like(own[key]) for key in own if key not in state and key.endswith(THUMBNAIL)}
     state = {**state, **thumbnails}
@@ -52,13 +54,24 @@ def load_or_grow(network: nn.Module, state: Mapping[str, Tensor], path: str | Pa
 def _grown(network: nn.Module, key: str, own: Tensor, given: Tensor) -> Tensor | None:
     if SYNTHESIS in key:
         return _widened(own, given, key.endswith(".weight"))
-    if EDITING in key and key.endswith(".linear.weight") and own.dim() == given.dim() and own.shape[1] > given.shape[1]:
-        return torch.cat([given, own.new_zeros(given.shape[0], own.shape[1] - given.shape[1])], 1)
+    if (EDITING in key and key.endswith(".linear.weight")) or (key.startswith(PHOTO_WARP) and ".compare." in key):
+        return _reading_more(own, given)
     if key.endswith(ENCODER_LINEAR) and own.shape != given.shape:
         encoder = network.get_submodule(key.removesuffix(".linear.weight"))
         if given.shape == (own.shape[0], encoder.trunk.channels):  # before there was a grid
             return given.repeat_interleave(encoder.grid**2, 1) / encoder.grid**2
     return _prefix(own, given)
+
+
+def _reading_more(own: Tensor, given: Tensor) -> Tensor | None:
+    """`given` for the first inputs of `own`, and nothing for those after them; None where they differ otherwise."""
+    if own.shape == given.shape:
+        return given
+    if own.dim() != given.dim() or own.shape[0] != given.shape[0] or own.shape[1] < given.shape[1]:
+        return None
+    if own.shape[2:] != given.shape[2:]:
+        return None
+    return torch.cat([given.to(own.dtype), torch.zeros_like(own[:, given.shape[1] :])], 1)
 
 
 def _prefix(own: Tensor, given: Tensor) -> Tensor | None:

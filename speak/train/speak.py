@@ -150,12 +150,13 @@ class _Step:
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]
 
-    def unaided(self, batch: WindowBatch) -> tuple[Tensor, Portrait | None]:
-        """G_g's own frames [B, N, 3, H, W], without what the photo adds, and the portraits that would add it."""
+    def unaided(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Portrait | None]:
+        """G_g's own frames [B, N, 3, H, W], without what the photo adds, their f_P [B, N, D_P], and the portraits that
+        would add it."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_generator):
             codes = self.codes(batch)
             frames = self.model.generate(*codes, self.model.draw_noise(batch.number.tolist()))
-        return frames, self.model.portrait(codes[0].detach(), self._photos(batch))
+        return frames, codes[1], self.model.portrait(codes[0].detach(), self._photos(batch))
 
     def generate(self, batch: WindowBatch) -> Tensor:
         """Frames [B, N, 3, H, W] as in use: everything is read from frames of the clip itself, f_I is not fitted."""
@@ -168,7 +169,7 @@ class _Step:
 
     def losses(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """Eq. 10-13 and our terms."""
-        unaided, portrait = self.unaided(batch)
+        unaided, pose, portrait = self.unaided(batch)
         strangers = self._strangers(batch)
         names = ("frames", "identity_frame", "identity_frame_other")
         shown = memory["shown"] = dataclasses.replace(
@@ -179,7 +180,7 @@ class _Step:
             portrait = dataclasses.replace(portrait, photos=self._photos(shown))
             # Of strangers G_g is not to learn: it would mix the colours that it cannot know.
             taught = torch.where(strangers[:, None, None, None, None], unaided.detach(), unaided)
-            flat, bent = self.model.photo_warp.compose(taught.flatten(0, 1), portrait)
+            flat, bent = self.model.photo_warp.compose(taught.flatten(0, 1), pose.flatten(0, 1), portrait)
             frames = flat.unflatten(0, unaided.shape[:2])
         memory["frames"] = frames
         made, true = frames.flatten(0, 1), shown.frames.flatten(0, 1)

@@ -105,3 +105,14 @@ def test_weights_without_it_go_on_with_a_new_one(tmp_path: Path, trained: Path) 
     lacking.pop("photo_warp.last.bias")
     with pytest.raises(SpeakError, match=r"photo_warp\.last\.bias"):
         load_or_grow(after, lacking, "weights")
+
+
+@torch.no_grad()
+def test_weights_whose_photos_are_bent_without_reading_poses_make_the_same_frames_at_first(trained: Path) -> None:
+    before = build("speak", trained, model__photo_warp__poses=0).networks["speak"].eval()
+    after = build("speak", trained).networks["speak"].eval()
+    load_or_grow(after, before.state_dict(), "weights")
+    photos = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    frames = [model(photos, photos[:, None], photos.flip(0)[:, None], torch.zeros(2, 534), [0, 0])
+              for model in (before, after)]  # fmt: skip
+    assert torch.equal(*frames)
