@@ -7,6 +7,7 @@ the embeddings of all processes (`gathered`), and are then the global batch's in
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -38,12 +39,15 @@ def begin(device: torch.device) -> torch.device:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    # Its functions have the group there is at their import as a default, and the first optimizer imports it: a group
+    # begun before would never be let go, and its threads can abort the process when they outlive the interpreter.
+    importlib.import_module("torch.distributed.nn")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device
 
 
 def end() -> None:
-    """Leaves the group."""
+    """Leaves the group, and with it the threads of its connections."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 

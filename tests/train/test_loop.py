@@ -173,16 +173,21 @@ def test_two_processes_have_the_losses_of_one_with_the_same_global_batch(
             assert shared[key] == pytest.approx(alone[key], rel=1e-5, abs=1e-5), (alone["step"], key)
 
 
-def two_processes(folders: list[Path], *more: str, **changes: object) -> list[subprocess.Popen]:
-    """As torchrun starts them, each with a folder of its own where they differ."""
+def started_as_by_torchrun(commands: list[list[str]]) -> list[subprocess.Popen]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.getsockname()[1]), "WORLD_SIZE": "2"}
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.getsockname()[1])}
+    place["WORLD_SIZE"] = str(len(commands))
     return [
-        subprocess.Popen(command(folder, *more, **changes), env=quiet() | place | {"RANK": str(rank)},
-                         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        for rank, folder in enumerate(folders)
+        subprocess.Popen(words, env=quiet() | place | {"RANK": str(rank)}, stderr=subprocess.PIPE,
+                         stdout=subprocess.DEVNULL, text=True)
+        for rank, words in enumerate(commands)
     ]  # fmt: skip
+
+
+def two_processes(folders: list[Path], *more: str, **changes: object) -> list[subprocess.Popen]:
+    """Each with a folder of its own where they differ."""
+    return started_as_by_torchrun([command(folder, *more, **changes) for folder in folders])
 
 
 def ends(started: list[subprocess.Popen]) -> list[tuple[int, str]]:
@@ -209,6 +214,26 @@ def test_processes_that_share_no_folder_are_refused_when_they_go_on(tmp_path: Pa
     assert [code for code, _ in both("2")] == [0, 0]
     for code, errors in both("4"):
         assert code == 2 and "one folder for all machines" in errors and "Traceback" not in errors
+
+
+LEAVING = """
+import os, torch
+from speak.train.processes import anywhere, begin, end
+device = begin(torch.device("cpu"))
+assert anywhere(os.environ["RANK"] == "1", device)
+torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+def names(): return [open(f"/proc/self/task/{thread}/comm").read() for thread in os.listdir("/proc/self/task")]
+assert any("gloo" in name for name in names())
+end()
+assert not any("gloo" in name for name in names()), names()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted as Linux lists them")
+def test_a_process_that_leaves_the_group_keeps_none_of_its_threads() -> None:
+    # A thread that still runs when the interpreter ends can abort it: the exit code is then that of a signal.
+    for code, errors in ends(started_as_by_torchrun([[sys.executable, "-c", LEAVING]] * 2)):
+        assert code == 0, errors
 
 
 def test_a_resumed_training_draws_the_random_numbers_that_it_would_have_drawn(tmp_path: Path) -> None:
