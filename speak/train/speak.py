@@ -150,13 +150,18 @@ class _Step:
             audio = model.encode_audio(batch.speech, count + 2 * batch.context)
         return identity, pose, emotion, audio[:, batch.context : batch.context + count]
 
-    def unaided(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Portrait | None]:
+    def unaided(
+        self,
+        batch: WindowBatch,
+        mistaken: Tensor,  # [B] bool: whose f_I is that of the window before
+    ) -> tuple[Tensor, Tensor, Portrait | None]:
         """G_g's own frames [B, N, 3, H, W], without what the photo adds, their f_P [B, N, D_P], and the portraits that
         would add it."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_generator):
-            codes = self.codes(batch)
-            frames = self.model.generate(*codes, self.model.draw_noise(batch.number.tolist()))
-        return frames, codes[1], self.model.portrait(codes[0].detach(), self._photos(batch))
+            identity, *others = self.codes(batch)
+            identity = torch.where(mistaken[:, None], identity.roll(1, 0), identity)
+            frames = self.model.generate(identity, *others, self.model.draw_noise(batch.number.tolist()))
+        return frames, others[0], self.model.portrait(identity.detach(), self._photos(batch))
 
     def generate(self, batch: WindowBatch) -> Tensor:
         """Frames [B, N, 3, H, W] as in use: everything is read from frames of the clip itself, f_I is not fitted."""
@@ -169,8 +174,8 @@ class _Step:
 
     def losses(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """Eq. 10-13 and our terms."""
-        unaided, pose, portrait = self.unaided(batch)
-        strangers = self._strangers(batch)
+        strangers, mistaken = self._strangers(batch)
+        unaided, pose, portrait = self.unaided(batch, mistaken)
         names = ("frames", "identity_frame", "identity_frame_other")
         shown = memory["shown"] = dataclasses.replace(
             batch, **{name: _changed(getattr(batch, name), batch, strangers, _stranger) for name in names}
@@ -179,7 +184,7 @@ class _Step:
         if portrait is not None:
             portrait = dataclasses.replace(portrait, photos=self._photos(shown))
             # Of strangers G_g is not to learn: it would mix the colours that it cannot know.
-            taught = torch.where(strangers[:, None, None, None, None], unaided.detach(), unaided)
+            taught = torch.where(_cells(strangers), unaided.detach(), unaided)
             flat, bent = self.model.photo_warp.compose(taught.flatten(0, 1), pose.flatten(0, 1), portrait)
             frames = flat.unflatten(0, unaided.shape[:2])
         memory["frames"] = frames
@@ -200,19 +205,24 @@ class _Step:
             **perceptual_terms(self.features, made, true, self.weights, self.config.perceptual,
                                there if self.settings.face_features else None),
             "pixel": lambda: losses.pixel_loss(made, true, there),
-            "unaided": lambda: losses.pixel_loss(unaided.flatten(0, 1), batch.frames.flatten(0, 1), weight),
+            "unaided": lambda: losses.pixel_loss(
+                torch.where(_cells(mistaken), batch.frames, unaided).flatten(0, 1), batch.frames.flatten(0, 1), weight
+            ),
             "bent": lambda: losses.pixel_loss(bent, true),
             "path_length": lambda: self._path_length(batch),
         }, self.weights)  # fmt: skip
 
-    def _strangers(self, batch: WindowBatch) -> Tensor:  # [B] bool
-        """Whose photo and truth are shown otherwise than E_i has seen them.
+    def _strangers(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:  # [B] bool each
+        """Whose photo and truth are shown otherwise than E_i has seen them; for whom of those it has seen another.
 
-        A real person G_g makes badly; of what it makes then, how things lie and move is to be taken, not their looks.
+        A real person G_g makes badly, or as somebody else; of what it makes then, how things lie and move is to be
+        taken, not their looks.
         """
         share = 0.0 if self.model.photo_warp is None else self.settings.strangers
-        chances = [torch.rand((), generator=torch.Generator().manual_seed(number)) for number in batch.number.tolist()]
-        return (torch.stack(chances) < share).to(batch.number.device)
+        chances = torch.stack([
+            torch.rand((), generator=torch.Generator().manual_seed(number)) for number in batch.number.tolist()
+        ]).to(batch.number.device)  # fmt: skip
+        return chances < share, chances < share * self.settings.strangers_mistaken
 
     def judge(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """D's own loss, Eq. 10."""
@@ -280,6 +290,10 @@ class _Step:
             figures["sync"] = float(torch.cat(distances).mean())
             figures["sync_true"] = float(torch.cat(true_distances).mean())
         return figures
+
+
+def _cells(chosen: Tensor) -> Tensor:  # [B] -> [B, 1, 1, 1, 1]
+    return chosen[:, None, None, None, None]
 
 
 def _stranger(frames: Tensor, seeds: Tensor) -> Tensor:

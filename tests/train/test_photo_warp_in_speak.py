@@ -17,7 +17,7 @@ from tests.tolerances import assert_close
 
 def shown(trained: Path, share: float, windows: object) -> tuple[object, Tensor]:
     """The windows that frames are compared with, and the frames."""
-    stage, memory = build("speak", trained, speak__strangers=share), {}
+    stage, memory = build("speak", trained, speak__strangers=share, speak__strangers_mistaken=0.0), {}
     stage.phases[0].losses(windows, memory)
     return memory["shown"], memory["frames"]
 
@@ -91,6 +91,30 @@ def test_who_is_a_stranger_does_not_depend_on_the_rest_of_the_batch(trained: Pat
     part, half_frames = shown(trained, 0.5, half)
     assert_close(part.frames, whole.frames[4:])
     assert_close(half_frames, frames[4:])
+
+
+def test_for_some_strangers_another_is_made_in_frames_and_photo(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = build("speak", trained, speak__strangers=1.0, speak__strangers_mistaken=0.5, speak__inversion_steps=0)
+    model, windows, used = stage.networks["speak"], batch("speak", 8), []
+    whole = model.generate
+    monkeypatch.setattr(model, "generate", lambda codes, *more: used.append(codes) or whole(codes, *more))
+    found = stage.phases[0].losses(windows, {})
+    with torch.no_grad():
+        own = model.encode_identity(windows.identity_frame_other)
+    apart = [(codes - own).abs().amax(1) > 1e-6 for codes in used]
+    assert len(used) == 2 and torch.equal(*apart) and 0 < apart[0].sum() < 8
+    for codes in used:
+        assert_close(codes[apart[0]], own.roll(1, 0)[apart[0]])
+    assert found["unaided"] > 0
+
+
+def test_of_what_it_makes_of_somebody_else_nothing_is_asked(trained: Path) -> None:
+    for share, asked in ((1.0, False), (0.0, True)):
+        stage = build("speak", trained, speak__strangers=1.0, speak__strangers_mistaken=share)
+        found = stage.phases[0].losses(batch("speak"), {})
+        assert bool(found["unaided"] > 0) is asked and found["pixel"] > 0
 
 
 def test_weights_without_it_go_on_with_a_new_one(tmp_path: Path, trained: Path) -> None:
