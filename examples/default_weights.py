@@ -191,6 +191,7 @@ GOING_ON = {
               "speak.weight_feature_matching=3", "speak.weight_sync=0", "speak.discriminator_r1=0.3"),
 }  # fmt: skip
 FARTHER = "prepare.grow=0.25"  # of a face's box about a photo: rendered people are seen from farther than a corpus' are
+ADULTS = "rendered.lifelike=0.5"  # encoders that only know figurines misread a real face
 SHIPPED = ("speak", "judge", "syncnet", "perceptual")
 WEIGHTS = "weights.pt"
 
@@ -209,7 +210,7 @@ def commands(
                      "--out", str(out / str(size)), "--steps", str(max(1, round(scale * getattr(config, stage).steps))),
                      "--set", f"model.image_size={size}"]  # fmt: skip
             if synthetic_seed(data) is not None:
-                words += ["--set", FARTHER]
+                words += ["--set", FARTHER, "--set", ADULTS]
             start = begin_with(stage, before, number > 0)
             if start is not None:
                 words += ["--init", str(start)]

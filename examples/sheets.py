@@ -76,6 +76,19 @@ def people(cast: Cast, out: Path) -> None:
     write_sheet(to_images(cast.render(torch.arange(25)).frames), 5, out / "people.jpg")
 
 
+def adults(cast: Cast, out: Path) -> None:
+    """Two rows of the same people with the proportions of adults, then some turned, some in every emotion."""
+    other = Cast(10, cast.seed, cast.size)
+    other.identity[:, IDENTITY_NAMES.index("lifelike")] = 1.0
+    pose = torch.tensor([0, 0, 0, 0, 0, 1.0]).repeat(5, 1)
+    pose[:, 0], pose[:, 1] = torch.linspace(-36, 36, 5), torch.tensor([15, -15, 0, -15, 15.0])
+    moods = [name for name in EMOTIONS if name not in ("neutral", "contempt", "fear")]
+    weights = torch.cat([emotion_weights(name, torch.ones(1)) for name in moods])
+    some = torch.arange(5)
+    shown = [other.render(torch.arange(10)), other.render(some, pose=pose), other.render(some + 5, weights=weights)]
+    write_sheet([image for rendered in shown for image in to_images(rendered.frames)], 5, out / "adults.jpg")
+
+
 def hair(cast: Cast, out: Path) -> None:
     other = Cast(len(HAIR_STYLES), 7, cast.size)
     place = IDENTITY_NAMES.index("hair_style")
@@ -178,7 +191,7 @@ def write_sheets(out: Path, seed: int = 0, size: int = 256) -> None:
     """All acceptance sheets as JPEG files, and a clip with sound, into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     cast = Cast(25, seed, size)
-    sheets = (people, hair, turns, emotions, strangers, mouths, landmarks, motion, augmented, clip)
+    sheets = (people, adults, hair, turns, emotions, strangers, mouths, landmarks, motion, augmented, clip)
     for sheet in tqdm(sheets, desc="sheets"):
         sheet(cast, out)
 

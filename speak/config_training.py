@@ -169,6 +169,7 @@ class SynthConfig:
     size: int = 256  # pixels of a frame's side
     seconds: float = 3.0  # of a clip, about, at an ordinary tempo
     jpeg_quality: int = 95
+    lifelike: float = 0.0  # share of people with the proportions of adults; the others are figurines
     voices: str = "own"  # own: formant synthesis, the same everywhere; installed: espeak-ng and flite speak as well
 
 
@@ -177,6 +178,7 @@ class RenderedConfig:
     """What batches of rendered people are drawn from (`--data synthetic`)."""
 
     identities: int = 200_000  # people of each split; those of val and test are others than those of train
+    lifelike: float = 0.0  # share of people with the proportions of adults; the others are figurines
     yaw: float = 16.0  # degrees, standard deviation of single frames' poses, cut at 40
     pitch: float = 9.0  # degrees, cut at 30
     roll: float = 6.0  # degrees, cut at 20
@@ -229,6 +231,7 @@ class DisentanglementConfig:
 
     probe_frames: int = 2000  # single frames, about as many people: two thirds fit the probes, the rest tests them
     people: int = 20  # of the identity probe
+    lifelike: float = 0.0  # share of people with the proportions of adults
     person_frames: int = 24  # of each of them: two thirds fit, the rest tests
     exchange_pairs: int = 96
     audio_clips: int = 12
@@ -249,4 +252,5 @@ class EvaluateConfig:
     frames: int = 150  # of a clip, at most; 0: all
     emotion_frames: int = 4  # spread over the clip, for the emotion code
     rendered_frames: int = 90  # of a rendered clip (--data synthetic)
+    lifelike: float = 0.0  # share of rendered people with the proportions of adults
     shown: int = 4  # clips whose stills and videos stand in the page

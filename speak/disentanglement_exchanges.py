@@ -87,7 +87,7 @@ def exchange_factors(
     amounts = amounts or DisentanglementConfig()
     size = size or irfd.generator.synthesis.resolutions[-1]
     device = next(irfd.parameters()).device
-    data = RenderedData("irfd", seed, split, size, fresh(), device)
+    data = RenderedData("irfd", seed, split, size, fresh(lifelike=amounts.lifelike), device)
     measured: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
     rows: dict[str, list[Tensor]] = {factor: [] for factor in FACTORS}
     rebuilt = []
@@ -141,7 +141,8 @@ def exchange_audio(
     amounts = amounts or DisentanglementConfig()
     size = size or model.generator.synthesis.resolutions[-1]
     device = next(model.parameters()).device
-    data = RenderedData("speak", seed, split, size, fresh(frames=amounts.clip_frames), device)
+    drawn = fresh(frames=amounts.clip_frames, lifelike=amounts.lifelike)
+    data = RenderedData("speak", seed, split, size, drawn, device)
     drivers, truths, readings = [], [], []
     with measuring(model, judge):
         for number in tqdm(range(amounts.audio_clips), desc="clips", disable=not progress, leave=False):

@@ -64,8 +64,9 @@ def probe(
     size = size or model.generator.synthesis.resolutions[-1]
     device, people = next(model.parameters()).device, amounts.people
     frames_of = {
-        "frames of many people": (amounts.probe_frames, fresh()),
-        f"frames of {people} people": (people * amounts.person_frames, fresh(identities=people)),
+        "frames of many people": (amounts.probe_frames, fresh(lifelike=amounts.lifelike)),
+        f"frames of {people} people": (people * amounts.person_frames,
+                                       fresh(identities=people, lifelike=amounts.lifelike)),
     }
     encoded = []
     for what, (count, config) in frames_of.items():

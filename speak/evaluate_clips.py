@@ -87,7 +87,8 @@ def test_clips(
     if seed is not None:
         if split == "all":
             raise SpeakError(f"--data {data} --split all: rendered people have no end: name one of train, val, test")
-        source = RenderedData("speak", seed, split, size, fresh(frames=settings.rendered_frames, context=0))
+        drawn = fresh(frames=settings.rendered_frames, context=0, lifelike=settings.lifelike)
+        source = RenderedData("speak", seed, split, size, drawn)
         for number in range(settings.clips or EvaluateConfig().clips):
             batch = source.batch([number])
             yield TestClip(

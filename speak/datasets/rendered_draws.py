@@ -123,7 +123,7 @@ class Draws:
 
     def person(self, number: int) -> Person:
         """Person number `number` of this seed and split."""
-        return _person(*self.key, _PEOPLE, number)
+        return _person(self.config.lifelike, *self.key, _PEOPLE, number)
 
     def _irfd(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
         """Two people, two moods, two poses: the eight pictures of every combination, in the order of CUBE."""
@@ -297,8 +297,8 @@ class Draws:
 
 
 @functools.lru_cache(maxsize=4096)
-def _person(*key: int) -> Person:
-    return make_person(*key)
+def _person(lifelike: float, *key: int) -> Person:
+    return make_person(*key, lifelike=lifelike)
 
 
 def _samples(first: int, count: int) -> tuple[int, int]:

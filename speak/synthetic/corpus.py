@@ -49,7 +49,7 @@ class Corpus:
         self.config = config
 
     def person(self, number: int) -> Person:
-        return make_person(self.config.seed, _CORPUS, number)
+        return make_person(self.config.seed, _CORPUS, number, lifelike=self.config.lifelike)
 
     def clips(self) -> Iterator[PlannedClip]:
         """Every clip in order: each person's emotions in turn at changing levels, then further takes."""
@@ -97,6 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=default.seed, help="other people and sentences (default 0)")
     parser.add_argument("--size", type=int, default=default.size, help="pixels of a frame's side (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=default.seconds, help="about how long a clip is")
+    parser.add_argument("--lifelike", type=float, default=default.lifelike, metavar="SHARE",
+                        help="share of people, 0 to 1, with the proportions of adults; the others are figurines")
     parser.add_argument("--voices", choices=("own", "installed"), default=default.voices,
                         help="own: the same bytes everywhere; installed: half of the people speak with espeak-ng or "
                         "flite, if they are installed")  # fmt: skip
@@ -110,6 +112,8 @@ def run(arguments: argparse.Namespace) -> None:
     for name, least in (("identities", 1), ("clips", 1), ("seed", 0), ("size", 32), ("seconds", 0.5)):
         if getattr(arguments, name) < least:
             raise SpeakError(f"--{name} {getattr(arguments, name)}: at least {least}")
+    if not 0 <= arguments.lifelike <= 1:
+        raise SpeakError(f"--lifelike {arguments.lifelike}: a share of people, 0 to 1")
     if arguments.identities > 999 and arguments.layout == "mead":
         raise SpeakError(f"--identities {arguments.identities}: MEAD's names have three digits, at most 999")
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():

@@ -68,12 +68,13 @@ def _claim(corpus: Corpus, folder: Path, layout: str) -> None:
     """Notes in the folder what the corpus is made from; SpeakError where it is another corpus's already."""
     config = corpus.config
     made_from = {"layout": layout, "seed": config.seed, "size": config.size, "seconds": config.seconds,
-                 "voices": config.voices, "jpeg_quality": config.jpeg_quality}  # fmt: skip
+                 "voices": config.voices, "jpeg_quality": config.jpeg_quality,
+                 "lifelike": config.lifelike}  # fmt: skip
     note = make_folder(folder) / SETTINGS
     if note.exists():
         try:
-            before = json.loads(note.read_text())
-        except (OSError, ValueError):
+            before = {"lifelike": 0.0} | json.loads(note.read_text())  # which older corpora do not say
+        except (OSError, ValueError, TypeError):
             raise SpeakError(f"{note}: cannot be read: use another folder") from None
         if before != made_from:
             changed = [name for name in made_from if before.get(name) != made_from[name]]

@@ -111,6 +111,10 @@ def decode_expression(
     face["forehead_lines"] = 0.55 * (act["brow_inner"] + act["brow_outer"].clamp(min=0)) + 0.2 * act["brow_odd"]
     face["frown_lines"] = act["brow_squeeze"] * (0.4 + 0.6 * act["brow_lower"])
 
+    for name in ("brow_inner", "brow_outer", "smile"):  # a figurine's face does more than anybody's can
+        for side in ("left", "right"):
+            face[f"{name}_{side}"] = face[f"{name}_{side}"] * (1 - 0.25 * person["lifelike"])
+
     face["cheek"] = act["cheek"]
     face["squint_bag"] = act["squint"]
     face["nose_wrinkle"] = act["nose"]

@@ -35,7 +35,7 @@ def lids(face: Numbers, x: Tensor, u: Tensor, blinking: bool = True) -> tuple[Te
 
 def brow_place(face: Numbers, x: Tensor) -> Tensor:
     """Along the brow on x's side: -1 at its inner end, 1 at its outer."""
-    return (x.abs() + face.brow_in - face.eye_x - 0.015) / (face.eye_half * 1.26)
+    return (x.abs() + face.brow_in - face.eye_x - 0.015) / face.brow_half
 
 
 def brow(face: Numbers, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,8 @@
 """Who a rendered person is: some fifty numbers in [0, 1], how people are drawn, what the numbers mean.
 
-The unit of length is about half the height of a head without hair; y is up, z points out of the face.
+The unit of length is about half the height of a head without hair; y is up, z points out of the face. People are
+figurines (large eyes, round heads, small shoulders) up to people with the proportions of adults, by `lifelike`:
+about the means that anthropometry gives (Farkas 1994), a unit being 11.3 cm.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ IDENTITY_NAMES = (
     "brow_tilt", "nose_length", "nose_width", "nose_bridge", "nose_tip", "mouth_width", "mouth_height", "upper_lip",
     "lower_lip", "lip_colour", "ear_size", "ear_angle", "hair_style", "hair_line", "hair_volume", "hair_length",
     "hair_wave", "hair_colour", "hair_grey", "hair_side", "age", "glasses", "glasses_shape", "beard", "moustache",
-    "makeup", "clothing", "clothing_hue", "clothing_tone", "fullness",
+    "makeup", "clothing", "clothing_hue", "clothing_tone", "fullness", "lifelike",
 )  # fmt: skip
 
 HAIR_STYLES = (
@@ -53,13 +55,15 @@ def sample_identity(count: int, generator: torch.Generator) -> Tensor:
     """`count` people, [count, len(IDENTITY_NAMES)] in [0, 1].
 
     Numbers are drawn so that looks hang together: build, jaw, brows, beard and make-up lean to one of two sides, age
-    greys the hair, dark skin seldom comes with fair hair and eyes. Every look stays possible. The generator lives on
-    the CPU, so that a seed means the same people everywhere.
+    greys the hair, dark skin seldom comes with fair hair and eyes. Every look stays possible. All are figurines:
+    who is to have human proportions gets a higher `lifelike` afterwards. The generator lives on the CPU, so that a seed
+    means the same people everywhere.
     """
     def uniform() -> Tensor:
         return torch.rand(count, generator=generator)
 
-    number = {name: (uniform() + uniform()) / 2 * 1.3 - 0.15 for name in IDENTITY_NAMES}  # a tent, ends not rare
+    number = {name: (uniform() + uniform()) / 2 * 1.3 - 0.15 for name in IDENTITY_NAMES
+              if name != "lifelike"}  # a tent, ends not rare
     man = (uniform() < 0.5).float()
     lean = (man * 2 - 1) * (0.4 + 0.6 * uniform())  # -1 .. 1
     old = uniform() ** 1.6
@@ -87,6 +91,7 @@ def sample_identity(count: int, generator: torch.Generator) -> Tensor:
     number["beard"] = torch.where(man > 0, uniform(), torch.zeros(count))
     number["moustache"] = torch.where(man > 0, uniform() * 0.55 + number["beard"] * 0.45, torch.zeros(count))
     number["makeup"] = torch.where(man > 0, torch.zeros(count), uniform())
+    number["lifelike"] = torch.zeros(count)
     return torch.stack([number[name].clamp(0, 1) for name in IDENTITY_NAMES], 1)
 
 
@@ -99,6 +104,14 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     """What the numbers mean: lengths in head units, angles in radians, colours as linear light; each [B] or [B, 3]."""
     def of(name: str, low: float = 0.0, high: float = 1.0) -> Tensor:
         return low + (high - low) * column(identity, name)
+
+    lifelike = of("lifelike")
+
+    def between(figurine: float, human: float) -> Tensor:
+        return figurine + (human - figurine) * lifelike
+
+    def proportion(name: str, figurine: tuple[float, float], human: tuple[float, float]) -> Tensor:
+        return torch.lerp(of(name, *figurine), of(name, *human), lifelike)
 
     values = {name: column(identity, name) for name in IDENTITY_NAMES}
     values["man"] = (values["jaw_width"] + values["brow_thickness"] + values["neck_width"]) / 3
@@ -128,16 +141,19 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     hanging = torch.tensor([name in HANGING_STYLES for name in HAIR_STYLES], device=identity.device)
     values["hair_hangs"] = hanging[values["hair_kind"]].to(identity.dtype)
     values["clothing_kind"] = choice(of("clothing"), len(CLOTHING_STYLES))
-    values["eye_x"] = of("eye_spacing", 0.312, 0.360)
-    values["eye_half"] = of("eye_size", 0.178, 0.232)
-    values["eye_open"] = of("eye_height", 0.80, 1.12) * (0.62 * values["eye_half"])
+    values["eye_x"] = proportion("eye_spacing", (0.312, 0.360), (0.258, 0.298))
+    values["eye_half"] = proportion("eye_size", (0.178, 0.232), (0.122, 0.150))
+    values["eye_open"] = of("eye_height", 0.80, 1.12) * (between(0.62, 0.50) * values["eye_half"])
+    values["iris_radius"] = between(0.565, 0.40) * values["eye_half"]
     values["eye_slant"] = of("eye_tilt", -0.06, 0.14)
-    values["nose_y"] = of("nose_length", -0.27, -0.38)
+    values["nose_y"] = proportion("nose_length", (-0.27, -0.38), (-0.30, -0.40))
+    values["nose_wide"] = (0.85 + 0.4 * values["nose_width"]) * between(1.0, 0.90)
     values["mouth_y"] = values["nose_y"] - of("mouth_height", 0.235, 0.275)
-    values["mouth_half"] = of("mouth_width", 0.235, 0.315)
+    values["mouth_half"] = proportion("mouth_width", (0.235, 0.315), (0.198, 0.260))
     values["upper_thick"] = of("upper_lip", 0.040, 0.085)
     values["lower_thick"] = of("lower_lip", 0.060, 0.115)
-    values["brow_y"] = of("brow_height", 0.245, 0.325)
+    values["brow_y"] = proportion("brow_height", (0.245, 0.325), (0.165, 0.245))
+    values["brow_half"] = torch.lerp(values["eye_half"] * 1.26, of("eye_size", 0.195, 0.230), lifelike)
     values["brow_thick"] = of("brow_thickness", 0.022, 0.060)
     values["brow_bend"] = of("brow_arch", 0.01, 0.075)
     values["brow_turn"] = of("brow_tilt", -0.055, 0.020)

@@ -40,7 +40,7 @@ def _feature_curves(face: Numbers) -> tuple[Tensor, Tensor]:
     along = torch.tensor([0.96, 0.50, 0.0, -0.50, -0.96], device=device)[None]
     for side, order in ((-1.0, along), (1.0, -along)):
         u = order.expand(count, -1)
-        x = side * (u * face.eye_half * 1.26 + face.eye_x + 0.015 - face.brow_in)
+        x = side * (u * face.brow_half + face.eye_x + 0.015 - face.brow_in)
         y, thick = brow(face, x, u)
         xs.append(x)
         ys.append(y + 0.25 * thick)
@@ -48,7 +48,7 @@ def _feature_curves(face: Numbers) -> tuple[Tensor, Tensor]:
     top, tip = 0.04, face.nose_y + 0.045
     xs.append(torch.zeros(count, 4, device=device))
     ys.append(top + (tip - top) * bridge)
-    wide = 0.85 + 0.4 * face.nose_width
+    wide = face.nose_wide
     base = torch.tensor([-0.155, -0.075, 0.0, 0.075, 0.155], device=device)[None] * wide
     drop = torch.tensor([-0.035, -0.055, -0.070, -0.055, -0.035], device=device)[None]
     xs.append(base.expand(count, -1))

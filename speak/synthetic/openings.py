@@ -33,7 +33,7 @@ def paint_eyes(
     gaze = unit(torch.stack([0.42 * face.gaze_x - 0.02 * x.sign(), 0.30 * face.gaze_y, torch.ones_like(x)]))
     away = normal - gaze
     chord = length(away) * radius
-    iris_radius = 0.565 * face.eye_half
+    iris_radius = face.iris_radius
     r = chord / iris_radius
     soft = pixel / iris_radius
 

@@ -61,6 +61,14 @@ _NECK = (
 )  # half widths in units of the person's own
 
 
+_LONGER_NECK = 0.20  # head units by which the shoulders of adults lie lower than a figurine's
+
+
+def neck_drop(face: Numbers, y: Tensor) -> Tensor:
+    """How much lower the torso at a figurine's height y lies: nothing under the chin, all of it from the collar on."""
+    return _LONGER_NECK * face.lifelike * smoothstep(-0.70, -1.10, y)
+
+
 def neckline(face: Numbers, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Height y under which the torso is clothed, and under which the outer of two layers (jacket) begins."""
     front = smoothstep(-0.35, 0.25, z)
@@ -82,10 +90,10 @@ def body(face: Numbers, plain: Numbers, detail: Detail) -> Mesh:  # face: column
     """Neck, shoulders and chest with their clothes."""
     count, device = plain.age.shape[0], plain.age.device
     stations = torch.tensor(_NECK, device=device).expand(count, -1, -1).clone()
-    neck = 0.335 + 0.085 * plain.neck_width + 0.02 * plain.fullness
+    neck = 0.335 + 0.085 * plain.neck_width + 0.02 * plain.fullness + 0.07 * plain.lifelike
     place = torch.arange(len(_NECK), device=device)
     own = torch.where(place[None] < 5, neck[:, None], 0.5 * neck[:, None] + 0.5 * 0.37)
-    shoulder = 0.94 + 0.10 * plain.man + 0.05 * plain.fullness
+    shoulder = (0.94 + 0.10 * plain.man + 0.05 * plain.fullness) * (1 + 0.28 * plain.lifelike)
     stations[:, :, [0, 2, 5]] += 0.07 * (place > 2).to(stations.dtype)[None, :, None]
     stations[:, :, 4] *= own * torch.where(place[None] > 4, shoulder[:, None], torch.ones_like(own))
     stations = torch.cat([stations[:, :1], stations, stations[:, -1:]], 1)
@@ -107,7 +115,7 @@ def body(face: Numbers, plain: Numbers, detail: Detail) -> Mesh:  # face: column
     thick = torch.where(face.clothing_kind == 3, 0.03, 0.018) * collar
     hood = (face.clothing_kind == 4) * smoothstep(0.25, -0.35, z) * bell((y + 1.10) / 0.13) * 0.16
     hood = hood + (face.clothing_kind == 4) * bell((y - line + 0.07) / 0.07) * 0.05
-    points = torch.stack([x, y, z]) + normals * (cloth + thick + hood)
+    points = torch.stack([x, y - neck_drop(face, y), z]) + normals * (cloth + thick + hood)
     normals = grid_normals(points.reshape(grid.shape)).flatten(2)
     # The head keeps the light from the throat; cloth keeps it from the skin beside it.
     shade = 0.40 + 0.60 * smoothstep(-0.86, -1.30, y + 0.18 * smoothstep(0.1, -0.4, z))
@@ -130,7 +138,7 @@ def ears(face: Numbers, stations: Tensor, detail: Detail) -> Mesh:  # face: [B]
     height = height + 0.020 * bell((q - 0.42) / 0.10) * smoothstep(-0.9, 0.1, torch.cos(turn))  # the inner fold
     height = height - 0.03 * smoothstep(-0.4, -0.9, up) * smoothstep(0.3, 0.7, q)
     narrow = 1 - 0.30 * smoothstep(0.1, -1.0, up)
-    size = (0.82 + 0.36 * face.ear_size)[:, None, None]
+    size = ((0.82 + 0.36 * face.ear_size) * (1 - 0.08 * face.lifelike))[:, None, None]
     a = 0.235 * size * out * up
     b = 0.150 * size * out * torch.cos(turn) * narrow
     flat = torch.where(face.hair_hangs > 0, 0.25, 1.0)[:, None, None]  # long hair presses them to the head
@@ -175,7 +183,7 @@ def glasses(face: Numbers, stations: Tensor, detail: Detail) -> Mesh:  # face: [
     form = face.glasses_form[:, None]
     turn = torch.linspace(0, 2 * math.pi, detail.rim, device=device)[None]
     square = torch.where(form == 0, 1.0, torch.where(form == 1, 0.55, torch.where(form == 2, 0.75, 0.62)))
-    wide = face.eye_half[:, None] * torch.where(form == 0, 1.16, 1.26)
+    wide = torch.lerp(face.eye_half, face.brow_half, face.lifelike)[:, None] * torch.where(form == 0, 1.16, 1.26)
     high = wide * torch.where(form == 0, 1.0, torch.where(form == 1, 0.70, torch.where(form == 2, 0.86, 0.80)))
     cos, sin = torch.cos(turn), torch.sin(turn)
     a = wide * cos.sign() * cos.abs().pow(square)
@@ -217,6 +225,7 @@ def glasses(face: Numbers, stations: Tensor, detail: Detail) -> Mesh:  # face: [
 def paint_body(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pixel: Tensor) -> tuple[Tensor, Tensor]:
     """Clothes over the torso's skin, per sample: albedo [3, N] and gloss [N]."""
     x, y, z = point.unbind(0)
+    y = y + _LONGER_NECK * face.lifelike
     line, outer = neckline(face, x, z)
     clothed = cover(line - y, pixel)
     albedo = albedo * (1 - 0.30 * smoothstep(0.08, 0.0, y - line))

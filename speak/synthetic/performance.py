@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from speak.config import EMOTIONS, FRAME_RATE, sample_of_frame
+from speak.errors import SpeakError
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.head import Rendered, render
-from speak.synthetic.identity import column, sample_identity
+from speak.synthetic.identity import IDENTITY_NAMES, column, sample_identity
 from speak.synthetic.motion import emotion_weights, natural_motion
 from speak.synthetic.other_voices import Recording, record
 from speak.synthetic.phones import TimedPhones, mouth_curve
@@ -26,7 +27,7 @@ from speak.synthetic.voice import Utterance, Voice, random_voice, utter
 NEUTRAL = EMOTIONS.index("neutral")
 
 # Numbers that keep draws for different things apart: the last word of a seed.
-_FACE, _VOICE, _WORDS, _READING, _MOTION, _SCENE = range(6)
+_FACE, _VOICE, _WORDS, _READING, _MOTION, _SCENE, _PROPORTIONS = range(7)
 
 
 def numpy_generator(*key: int) -> np.random.Generator:
@@ -90,9 +91,18 @@ class Performance:
         )  # fmt: skip
 
 
-def make_person(*key: int) -> Person:
-    """The person of this key; the same key is the same person everywhere."""
+def make_person(*key: int, lifelike: float = 0.0) -> Person:
+    """The person of this key; the same key is the same person everywhere.
+
+    lifelike: share of people with about the proportions of adults, 0 to 1; everybody else is a figurine. Which of the
+    two a key is changes nothing else about the person. Raises SpeakError for another number.
+    """
+    if not 0 <= lifelike <= 1:
+        raise SpeakError(f"lifelike={lifelike}: a share of people, 0 to 1")
     identity = sample_identity(1, torch_generator(*key, _FACE))[0]
+    proportions = numpy_generator(*key, _PROPORTIONS)
+    if proportions.random() < lifelike:
+        identity[IDENTITY_NAMES.index("lifelike")] = proportions.uniform(0.6, 1.0)
     return Person(identity, random_voice(numpy_generator(*key, _VOICE), _build(identity)))
 
 

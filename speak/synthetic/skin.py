@@ -67,7 +67,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor, detail: Detail) -
     red = torch.tensor([1.00, 0.70, 0.66], device=x.device)[:, None, None]
     albedo = face.skin * mix(torch.ones_like(red), red, flush)
     socket = bell((ax - face.eye_x + 0.03) / 0.21) * bell((y + 0.02) / 0.12) * front
-    dark = (0.14 + 0.10 * face.wrinkle) * socket
+    dark = (0.14 + 0.10 * face.wrinkle + 0.16 * face.lifelike) * socket
     albedo = albedo * (1 - dark * torch.tensor([0.7, 1.0, 0.9], device=x.device)[:, None, None])
     roots = face.hair * 0.6 + 0.15 * face.skin
     albedo = mix(albedo, roots, 0.42 * stubble * (1 - cover))
@@ -77,7 +77,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor, detail: Detail) -
     shade = shade - 0.30 * bell((ax - 0.115) / 0.07) * bell((y - 0.03) / 0.10) * front
     shade = shade - 0.20 * bell(x / 0.11) * bell((y - face.nose_y + 0.085) / 0.040) * front
     nostril_y = face.nose_y - 0.030 + 0.02 * face.nose_wrinkle
-    nostril = bell((ax - 0.060 * (0.85 + 0.4 * face.nose_width)) / 0.030) * bell((y - nostril_y) / 0.020)
+    nostril = bell((ax - 0.060 * face.nose_wide) / 0.030) * bell((y - nostril_y) / 0.020)
     shade = shade - 0.66 * nostril * front
     wing = bell((ax - 0.180 * (0.85 + 0.3 * face.nose_width)) / 0.025) * bell((y - face.nose_y - 0.01) / 0.055)
     shade = shade - 0.22 * wing * front

@@ -33,6 +33,8 @@ _STATIONS = (
     (-0.97, 0.06, -0.90, -0.50, 0.22, -0.93),
     (-1.05, -0.02, -1.00, -0.46, 0.18, -1.02),
 )
+# A head of adults is narrower by these factors than the figurines' at each station, most so at cheekbones and jaw.
+_HUMAN_WIDTHS = (1.0, 0.90, 0.89, 0.885, 0.88, 0.86, 0.82, 0.80, 0.79, 0.78, 0.78, 0.80, 0.85, 0.90, 1.0, 1.0, 1.0)
 LAST_STATION = len(_STATIONS) - 1
 WIDEST_Z = -0.08  # depth of a ring's widest place
 
@@ -72,13 +74,16 @@ def stations_of(face: Numbers) -> Tensor:
     width = width + of(face.jaw_corner, -0.04, 0.06) * around(9.5, 1)
     width = width + of(face.chin_width, -0.20, 0.20) * around(12, 1.1)
     width = width + of(face.forehead, -0.03, 0.03) * around(3.5, 1.5)
+    human = torch.tensor(_HUMAN_WIDTHS, dtype=base.dtype, device=base.device)
+    width = width * (1 + face.lifelike[:, None] * (human - 1)[None])
     stations[:, :, 4] *= width
-    high = of(face.head_height, -0.05, 0.09) * ((place < 5).float() * (1 - place / 5))[None]
+    high = of(face.head_height, -0.05, 0.09) - 0.06 * face.lifelike[:, None]
+    high = high * ((place < 5).float() * (1 - place / 5))[None]
     stations[:, :, 0] += high
     stations[:, :, 2] += high
     stations[:, :, 5] += high
     chin = ((place - 7.5) / 4.5).clamp(0, 1) ** 1.3 * (1 - ((place - 13) / 3).clamp(0, 1))
-    longer = of(face.chin_length, 0.075, -0.085) * chin[None]
+    longer = (of(face.chin_length, 0.075, -0.085) - 0.06 * face.lifelike[:, None]) * chin[None]
     stations[:, :, 0] += longer
     stations[:, :, 5] += longer * 0.55
     stations[:, :, 2] += longer * 0.3
@@ -150,7 +155,7 @@ def raise_features(face: Numbers, points: Tensor) -> Tensor:
     # Nose: bridge, ball, wings; the fold from wing to mouth corner.
     top, tip = 0.06, face.nose_y
     along = ((top - y) / (top - tip)).clamp(0, 1.4)
-    wide = (0.85 + 0.4 * face.nose_width)
+    wide = face.nose_wide
     bridge = (0.045 + 0.05 * face.nose_bridge) * smoothstep(0.22, -0.02, y) + 0.115 * along.clamp(0, 1) ** 1.5
     ends = smoothstep(tip - 0.10, tip + 0.02, y)
     z = z + front * bridge * ends * bell(x / ((0.060 + 0.028 * along) * wide))

@@ -15,6 +15,7 @@ from speak.media.prepared import PreparedCorpus
 from speak.synthetic import performance
 from speak.synthetic.corpus import Corpus
 from speak.synthetic.corpus_files import write_prepared
+from speak.synthetic.identity import IDENTITY_NAMES
 from speak.synthetic.phones import PHONES, closures, frame_times
 
 SMALL = SynthConfig(identities=1, clips=2, size=48, seconds=0.6)
@@ -66,6 +67,20 @@ def test_the_truth_on_disk_is_that_of_the_clip(small: Path) -> None:
         assert frames.shape == (count, 48, 48, 3) and frames.std() > 20
         face = labels["landmarks"].reshape(-1, 2)
         assert face.min() > 0 and face.max() < 48
+
+
+def test_a_share_of_people_has_the_proportions_of_adults_and_nothing_else_changes() -> None:
+    corpora = [Corpus(SynthConfig(lifelike=lifelike)) for lifelike in (0.0, 0.3, 1.0)]
+    figurines, some, adults = ([corpus.person(number) for number in range(200)] for corpus in corpora)
+    place = IDENTITY_NAMES.index("lifelike")
+    others = [index for index in range(len(IDENTITY_NAMES)) if index != place]
+    for one, other, third in zip(figurines, some, adults, strict=True):
+        assert torch.equal(one.identity[others], other.identity[others]) and one.voice == other.voice
+        assert one.identity[place] == 0 and 0.6 <= third.identity[place] <= 1
+        assert other.identity[place] in (0, third.identity[place])
+    assert 40 < sum(bool(person.identity[place] > 0) for person in some) < 80
+    with pytest.raises(SpeakError, match="0 to 1"):
+        Corpus(SynthConfig(lifelike=-0.1)).person(0)
 
 
 def test_the_drawn_mouth_is_shut_in_every_bilabial_and_opens_on_open_vowels() -> None:
@@ -169,6 +184,7 @@ def test_preview_is_a_sheet_and_a_clip(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(("words", "told"), [
     (["--identities", "0"], "--identities 0"), (["--clips", "-3"], "--clips -3"), (["--size", "4"], "--size 4"),
     (["--seed", "-1"], "--seed -1"), (["--identities", "1000", "--layout", "mead"], "at most 999"),
+    (["--lifelike", "1.5"], "--lifelike 1.5"),
 ])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused_in_one_line(
     words: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

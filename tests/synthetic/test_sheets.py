@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-SHEETS = {"people", "hair", "yaw", "pitch", "emotions_0", "emotions_1", "emotions_2", "strangers", "mouths",
+SHEETS = {"people", "adults", "hair", "yaw", "pitch", "emotions_0", "emotions_1", "emotions_2", "strangers", "mouths",
           "landmarks", "motion", "augmented"}  # fmt: skip
 
 
