@@ -84,12 +84,13 @@ def upper_teeth_edge(face: Numbers, lips: Lips) -> Tensor:
     """Height y of the upper teeth's lower edge: it belongs to the skull, so it stays while the jaw drops; it is drawn
     along the bow of the upper lip."""
     smile = 0.5 * (face.smile_left + face.smile_right).clamp(min=0)
-    return lips.line - 0.045 - 0.35 * smile - 0.35 * face.lip_lift + 0.9 * face.gap_up
+    shown = 0.045 - 0.027 * face.lifelike  # speaking adults show a few millimetres, figurines a whole row
+    return lips.line - shown - 0.35 * smile - 0.35 * face.lip_lift + 0.9 * face.gap_up
 
 
 def lower_teeth_edge(face: Numbers) -> Tensor:
     """Height y of the lower teeth's upper edge: it goes down with the jaw."""
-    return face.mouth_y - 0.045 - 0.70 * face.jaw
+    return face.mouth_y - 0.045 - 0.015 * face.lifelike - 0.70 * face.jaw
 
 
 def lip_profile(lips: Lips, y: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     down = cover(low_edge - 0.3 * bow - nick - tooth_y, pixel) * cover((0.86 - arch.abs()) * 0.3, pixel)
     ivory = rgb(0.88, 0.84, 0.78, x)
     seam = 1 - 0.10 * bell((torch.minimum(gaps, 1 - gaps)) / 0.05)
-    tooth = ivory * (fade * seam * (1 - 0.72 * face.rounded * (1 - face.tongue)))
+    tooth = ivory * (1 - 0.25 * face.lifelike) * (fade * seam * (1 - 0.72 * face.rounded * (1 - face.tongue)))
 
     colour = cavity
     behind = 1 - face.tongue

@@ -175,7 +175,7 @@ def test_teeth_show_only_inside_the_lips(lifelike: float) -> None:
         tooth = ((frame[2] > 0.55) & (frame.amax(0) - frame.amin(0) < 0.25)).numpy()
         found += (tooth & lips).sum()
         assert (tooth & around & ~lips).sum() <= 3
-    assert found > 200
+    assert found > (100 if lifelike else 200)  # adults' mouths are smaller and show less
 
 
 @BOTH
