@@ -127,6 +127,14 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   71 %, identity .964 instead of .951; more of the face is the photo's. G_g's own pictures got worse (23.1 -> 22.2 dB):
   what they look like hardly matters any more where the photo is taken (speak.weight_unaided was 1). Half-way between
   before and after is better than both: 26.3 dB, SSIM .871, mouth r .78 (.73 and .72), emotion 80 %.
+- Figurines alone teach encoders little of other faces. Given people with the proportions of adults (rendered.lifelike)
+  the E_p of the shipped weights errs 2.6 times as much, their E_e by half of its codes' variance, the judge misreads
+  landmarks by 4.6 pixels of 256 instead of 2.3 and the pitch by -3.3 degrees. Ten minutes of E_p and E_e by themselves
+  (examples/pose_emotion_encoders.py is that script, tidied) brought E_p's error on adults from .146 of the variance to
+  .037 (figurines .040 to .035), E_e's from .48 to .16; 1,500 steps of the judge on both kinds its error on adults from
+  4.6 to 2.6 % of the jaw's width (figurines 2.0 to 2.2 %). Not shipped yet: see speak/weights/README.md.
+- Figurines show whole rows of teeth while they speak: on real photos that came out as grey-white mouths. Adults show a
+  few millimetres.
 - E_a was starved too: with 0.02 M weights ("tiny" of WAV2VEC2_PRESETS) a linear probe read the mouth's opening from it
   at r = .80, a small net at .82, its width and rounding at .35: G_g could not know better. With 0.44 M and
   Muon stage `audio` names 92 % of the phones after 1,900 steps (17 minutes of two cores) and the opening at r = .951.
