@@ -133,8 +133,8 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   (examples/pose_emotion_encoders.py is that script, tidied) brought E_p's error on adults from .146 of the variance to
   .037 (figurines .040 to .035), E_e's from .48 to .16; 1,500 steps of the judge on both kinds its error on adults from
   4.6 to 2.6 % of the jaw's width (figurines 2.0 to 2.2 %). Not shipped yet: see speak/weights/README.md.
-- Figurines show whole rows of teeth while they speak: on real photos that came out as grey-white mouths. Adults show a
-  few millimetres.
+- Figurines show whole rows of teeth while they speak, adults a few millimetres. Mouths of real photos, grey before,
+  stayed grey after 1,350 steps with adults' mouths.
 - E_a was starved too: with 0.02 M weights ("tiny" of WAV2VEC2_PRESETS) a linear probe read the mouth's opening from it
   at r = .80, a small net at .82, its width and rounding at .35: G_g could not know better. With 0.44 M and
   Muon stage `audio` names 92 % of the phones after 1,900 steps (17 minutes of two cores) and the opening at r = .951.

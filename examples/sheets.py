@@ -77,7 +77,7 @@ def people(cast: Cast, out: Path) -> None:
 
 
 def adults(cast: Cast, out: Path) -> None:
-    """Two rows of the same people with the proportions of adults, then some turned, some in every emotion."""
+    """The people of `people` with the proportions of adults: ten ahead, then five turned, five in an emotion each."""
     other = Cast(10, cast.seed, cast.size)
     other.identity[:, IDENTITY_NAMES.index("lifelike")] = 1.0
     pose = torch.tensor([0, 0, 0, 0, 0, 1.0]).repeat(5, 1)

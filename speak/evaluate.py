@@ -65,11 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Measures, writes the report and says where it is."""
     device = choose_device(arguments.device)
-    out = make_folder(arguments.out)
     kind = DisentanglementConfig if arguments.disentanglement else EvaluateConfig
     settings = with_changes(kind(), parse_settings(arguments.settings))
+    if not 0 <= settings.lifelike <= 1:
+        raise SpeakError(f"--set lifelike={settings.lifelike}: a share of people, 0 to 1")
     if isinstance(settings, EvaluateConfig):
         _check(settings)
+    out = make_folder(arguments.out)
     if arguments.disentanglement:
         _disentanglement(arguments, settings, out, device)
     elif arguments.ablations:

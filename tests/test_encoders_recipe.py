@@ -33,13 +33,13 @@ def test_twins_are_the_same_people_in_the_same_pose_and_emotion(recipe: ModuleTy
 
 
 def test_both_encoders_learn_from_other_people_and_nothing_else_changes(
-    recipe: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(recipe, "BATCH", 16)
     monkeypatch.setattr(recipe, "MEASURED", 64)
     monkeypatch.setattr(recipe, "WARM_UP", 10)
     monkeypatch.setattr(recipe, "AVERAGE", 0.9)
-    before, config, content = load_speak()
+    before, config, _ = load_speak()
     with torch.no_grad():  # as if they had learnt nothing: there is much to learn in a few steps
         for name in ("pose_encoder", "emotion_encoder"):
             getattr(before, name).linear.weight.mul_(0.3)

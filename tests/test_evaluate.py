@@ -269,6 +269,8 @@ def test_a_prepared_corpus_is_evaluated_and_a_silent_clip_says_so(run: Path, tmp
         (["--weights", "nowhere.pt"], "nowhere.pt: no such file"),
         (["--weights", "{run}", "--judge", "{run}/irfd/weights.pt"], "holds stage irfd, not judge"),
         (["--weights", "{run}", "--set", "ssim=box"], "--set ssim=box: choose from uniform, gaussian"),
+        (["--set", "lifelike=2"], "--set lifelike=2.0: a share of people, 0 to 1"),
+        (["--disentanglement", "--set", "lifelike=-1"], "--set lifelike=-1.0: a share of people, 0 to 1"),
         (["--weights", "{run}", "--landmarks", "faces"], "dlib is not installed|no landmark file"),
         (["--weights", "{run}", "--data", "{run}"], "not a prepared corpus"),
         (["--disentanglement", "--weights", "{run}/judge/weights.pt"], "holds stage judge, not irfd or speak"),

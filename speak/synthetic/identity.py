@@ -2,7 +2,7 @@
 
 The unit of length is about half the height of a head without hair; y is up, z points out of the face. People are
 figurines (large eyes, round heads, small shoulders) up to people with the proportions of adults, by `lifelike`:
-about the means that anthropometry gives (Farkas 1994), a unit being 11.3 cm.
+about the means of anthropometry in round figures, a unit being 11.3 cm.
 """
 
 from __future__ import annotations

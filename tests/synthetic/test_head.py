@@ -195,7 +195,7 @@ def test_between_shut_lips_is_a_dark_line_and_no_tooth(lifelike: float) -> None:
 
 
 def test_adults_have_the_proportions_that_anthropometry_gives() -> None:
-    """Means of adults in centimetres, women's and men's alike (Farkas 1994), as shares of the width of the face."""
+    """Means of adults, women's and men's together, in round centimetres, as shares of the width of the face."""
     identity, scene = people(64, seed=12, lifelike=1.0)
     means = {"eye": (36, 39, 3.1), "between the eyes": (39, 42, 3.2), "nose": (31, 35, 3.3), "mouth": (48, 54, 5.2)}
     for lifelike in (0.0, 1.0):
