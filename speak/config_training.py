@@ -137,6 +137,8 @@ class SpeakConfig:
     weight_unaided: float = 0.5  # ours: the same of G_g's own picture, before the photo's part is added
     weight_bent: float = 1.0  # ours: the same of the photo as it is bent, everywhere, also where little is taken of it
     strangers: float = 0.4  # ours: share of windows whose photo and truth, not what E_i reads, are recoloured, reshaped
+    # ours: how much they are recoloured, 1 as by any camera, also to grey: then nobody can know the colour of a mouth
+    strangers_colour: float = 0.4
     strangers_mistaken: float = 0.5  # ours: share of those for whom E_i is shown somebody else: the window before's
     discriminator_r1: float = 0.0  # ours: D's own loss is Eq. 10 + this * its gradient penalty
     weight_path_length: float = 0.0  # ours: StyleGAN2's path length penalty on the per-level styles

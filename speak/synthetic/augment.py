@@ -54,9 +54,10 @@ def augment(
 def recoloured(
     frames: Tensor,  # [B, 3, H, W] in [-1, 1]
     seeds: Tensor,  # [B] int64, one a picture: the same seed does the same to every picture
+    strength: float = 1.0,
 ) -> Tensor:
     """The pictures in another camera's colours: [B, 3, H, W] in [-1, 1]."""
-    return _colour((frames + 1) / 2, draw(seeds), 1.0).clamp(0, 1) * 2 - 1
+    return _colour((frames + 1) / 2, draw(seeds), strength).clamp(0, 1) * 2 - 1
 
 
 def reshaped(

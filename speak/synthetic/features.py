@@ -84,7 +84,8 @@ def upper_teeth_edge(face: Numbers, lips: Lips) -> Tensor:
     """Height y of the upper teeth's lower edge: it belongs to the skull, so it stays while the jaw drops; it is drawn
     along the bow of the upper lip."""
     smile = 0.5 * (face.smile_left + face.smile_right).clamp(min=0)
-    shown = 0.045 - 0.027 * face.lifelike  # speaking adults show a few millimetres, figurines a whole row
+    # Speaking adults show a few millimetres, the old hardly any; figurines a whole row.
+    shown = 0.045 - (0.011 + 0.020 * face.wrinkle) * face.lifelike
     return lips.line - shown - 0.35 * smile - 0.35 * face.lip_lift + 0.9 * face.gap_up
 
 

@@ -125,7 +125,9 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["hair"] = _linear(torch.lerp(hair, grey, (of("hair_grey") * 1.1).clamp(0, 0.95).unsqueeze(1)))
     values["brow_colour"] = _linear(torch.lerp(hair, grey, 0.6 * of("hair_grey").unsqueeze(1)) * 0.62)
     values["iris"] = _linear(ramp(_IRIS, of("eye_colour")))
-    flesh = torch.sqrt(values["skin"]) * torch.tensor([0.90, 0.66, 0.64], device=identity.device)
+    redness = torch.lerp(*torch.tensor([[0.90, 0.66, 0.64], [0.90, 0.60, 0.61]], device=identity.device),
+                         lifelike.unsqueeze(1))
+    flesh = torch.sqrt(values["skin"]) * redness
     paint = ramp(((0.66, 0.20, 0.24), (0.80, 0.26, 0.30), (0.62, 0.16, 0.34), (0.84, 0.40, 0.42)), of("lip_colour"))
     made_up = ((of("makeup") - 0.45) * 2).clamp(0, 0.9).unsqueeze(1)
     values["lip_skin"] = torch.lerp(flesh, paint, made_up) ** 2
@@ -150,8 +152,8 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["nose_wide"] = (0.85 + 0.4 * values["nose_width"]) * between(1.0, 0.90)
     values["mouth_y"] = values["nose_y"] - of("mouth_height", 0.235, 0.275)
     values["mouth_half"] = proportion("mouth_width", (0.235, 0.315), (0.198, 0.260))
-    values["upper_thick"] = of("upper_lip", 0.040, 0.085)
-    values["lower_thick"] = of("lower_lip", 0.060, 0.115)
+    values["upper_thick"] = proportion("upper_lip", (0.040, 0.085), (0.060, 0.106))
+    values["lower_thick"] = proportion("lower_lip", (0.060, 0.115), (0.056, 0.104))
     values["brow_y"] = proportion("brow_height", (0.245, 0.325), (0.165, 0.245))
     values["brow_half"] = torch.lerp(values["eye_half"] * 1.26, of("eye_size", 0.195, 0.230), lifelike)
     values["brow_thick"] = of("brow_thickness", 0.022, 0.060)

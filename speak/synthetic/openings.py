@@ -94,18 +94,19 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
 
     # Teeth: two bows, the upper fixed to the skull, the lower to the jaw.
     tooth_x, tooth_y = at(0.045)
-    arch = (tooth_x - face.mouth_x * 0.5) / 0.30
+    row = 0.30 - 0.06 * face.lifelike  # half of its width
+    arch = (tooth_x - face.mouth_x * 0.5) / row
     bow = 0.030 * arch * arch
-    fade = (1 - 0.55 * arch * arch).clamp(min=0.15)
-    gaps = torch.remainder(arch / 0.235, 1)
+    fade = (1 - (0.55 + 0.25 * face.lifelike) * arch * arch).clamp(min=0.15)
+    gaps = torch.remainder(arch * row / 0.0705, 1)
     nick = 0.0035 * (2 * (gaps - 0.5).abs()) ** 6
     up = cover(tooth_y - upper_teeth_edge(face, lips) - nick, pixel)
-    up = up * cover((1 - arch.abs()) * 0.3, pixel)
+    up = up * cover((1 - arch.abs()) * row, pixel)
     low_edge = lower_teeth_edge(face)
-    down = cover(low_edge - 0.3 * bow - nick - tooth_y, pixel) * cover((0.86 - arch.abs()) * 0.3, pixel)
-    ivory = rgb(0.88, 0.84, 0.78, x)
+    down = cover(low_edge - 0.3 * bow - nick - tooth_y, pixel) * cover((0.86 - arch.abs()) * row, pixel)
+    ivory = mix(rgb(0.88, 0.84, 0.78, x), rgb(0.68, 0.58, 0.45, x), face.lifelike)
     seam = 1 - 0.10 * bell((torch.minimum(gaps, 1 - gaps)) / 0.05)
-    tooth = ivory * (1 - 0.25 * face.lifelike) * (fade * seam * (1 - 0.72 * face.rounded * (1 - face.tongue)))
+    tooth = ivory * (fade * seam * (1 - 0.72 * face.rounded * (1 - face.tongue)))
 
     colour = cavity
     behind = 1 - face.tongue
@@ -114,9 +115,12 @@ def paint_mouth(face: Numbers, point: Tensor, view: Tensor, pixel: Tensor) -> tu
     colour = mix(colour, tooth, up)
     colour = mix(colour, flesh, tongue * (1 - behind))
     open_here = lips.upper_inner - lips.lower_inner
-    colour = mix(cavity, colour, smoothstep(0.006, 0.026, open_here))  # between shut lips lies a dark line, no tooth
+    # Between shut lips lies a dark line, no tooth; into a mouth that is hardly open little light falls.
+    colour = mix(cavity, colour, smoothstep(0.006 + 0.006 * face.lifelike, 0.026 + 0.054 * face.lifelike, open_here))
     room = (open_here / 0.10).clamp(0.25, 1)
     shade = 0.60 * room * smoothstep(0.050, 0.0, (lips.upper_inner - y) / room) + 0.25 * room * smoothstep(
         0.03, 0.0, y - lips.lower_inner)
-    shade = shade + 0.5 * smoothstep(0.65, 1.0, lips.u.abs())
-    return colour * (1 - shade.clamp(0, 0.9)), alpha
+    shade = shade + 0.5 * smoothstep(0.65 - 0.30 * face.lifelike, 1.0, lips.u.abs()) * (1 + 0.5 * face.lifelike)
+    light = 1 - shade.clamp(0, 0.9)
+    flush = light * (1 - light) * face.lifelike  # what light is left has met flesh before
+    return colour * light * (1 - rgb(0.0, 0.45, 0.70, x) * flush), alpha

@@ -155,7 +155,7 @@ def _paint_lips(face: Numbers, point: Tensor, albedo: Tensor, gloss: Tensor, pix
     tone = face.lip_skin * (1 - 0.28 * deep)
     above = (y > lips.line).to(y.dtype)
     tone = tone * (1.15 - 0.42 * above)
-    strength = 0.78 + 0.22 * face.makeup
+    strength = 1 - 0.22 * (1 - face.makeup) * (1 - 0.6 * face.lifelike)
     albedo = mix(albedo, tone, within * strength)
     gloss = gloss * (1 - 0.8 * within * above) + within * (0.5 + 0.9 * face.makeup) * (1 - deep) * (1 - above)
     seam = cover(0.006 - (y - middle).abs(), pixel) * smoothstep(1.04, 0.92, lips.u.abs()) * front

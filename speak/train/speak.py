@@ -178,7 +178,7 @@ class _Step:
         unaided, pose, portrait = self.unaided(batch, mistaken)
         names = ("frames", "identity_frame", "identity_frame_other")
         shown = memory["shown"] = dataclasses.replace(
-            batch, **{name: _changed(getattr(batch, name), batch, strangers, _stranger) for name in names}
+            batch, **{name: _changed(getattr(batch, name), batch, strangers, self._stranger) for name in names}
         )
         frames, bent = unaided, None
         if portrait is not None:
@@ -223,6 +223,9 @@ class _Step:
             torch.rand((), generator=torch.Generator().manual_seed(number)) for number in batch.number.tolist()
         ]).to(batch.number.device)  # fmt: skip
         return chances < share, chances < share * self.settings.strangers_mistaken
+
+    def _stranger(self, frames: Tensor, seeds: Tensor) -> Tensor:
+        return reshaped(recoloured(frames, seeds, self.settings.strangers_colour), seeds)
 
     def judge(self, batch: WindowBatch, memory: dict[str, Any]) -> dict[str, Tensor]:
         """D's own loss, Eq. 10."""
@@ -294,10 +297,6 @@ class _Step:
 
 def _cells(chosen: Tensor) -> Tensor:  # [B] -> [B, 1, 1, 1, 1]
     return chosen[:, None, None, None, None]
-
-
-def _stranger(frames: Tensor, seeds: Tensor) -> Tensor:
-    return reshaped(recoloured(frames, seeds), seeds)
 
 
 def _changed(

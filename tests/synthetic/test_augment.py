@@ -34,6 +34,8 @@ def test_another_persons_colours_and_shape_depend_on_the_seed_alone_whatever_the
         assert torch.equal(together[0], together[2])
         assert (together[0] - together[1]).abs().mean() > 0.02 and (together - frames).abs().mean() > 0.02
         assert torch.allclose(change(frames[:1], seeds[1:2])[0], together[1], atol=1e-5)
+    changes = [(recoloured(frames, seeds, strength) - frames).abs().mean() for strength in (0.0, 0.4, 1.0)]
+    assert changes[0] < 1e-4 < changes[1] < 0.6 * changes[2]  # colours change less where less is asked for
     # places move, values stay: where each pixel went is read from a picture of coordinates, and holds for any other
     x = torch.linspace(-1, 1, 64).expand(64, 64)
     places = reshaped(torch.stack([x, x.T])[None], seeds[:1])

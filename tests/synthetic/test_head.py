@@ -162,7 +162,7 @@ def test_mouth_landmarks_enclose_the_painted_lips(lifelike: float) -> None:
 def test_teeth_show_only_inside_the_lips(lifelike: float) -> None:
     identity, scene = people(6, seed=6, lifelike=lifelike)
     identity = with_traits(identity, skin_tone=0.95, beard=0.0, moustache=0.0, glasses=0.0, hair_grey=0.0, makeup=0.0,
-                           hair_style=0.0, clothing_hue=0.05, clothing_tone=0.3)  # fmt: skip
+                           hair_style=0.0, clothing_hue=0.05, clothing_tone=0.3, age=0.2)  # fmt: skip
     scene.background[:, :6] = torch.tensor([0.1, 0.1, 0.3, 0.1, 0.1, 0.3])
     mouth = torch.tensor([[0.9, 0.2, 0, 0, 0, 0], [0.3, 0.9, 0, 0, 0, 0], [0.1, 0.1, 0, 0, 1, 0]]).repeat(2, 1)
     weights = torch.eye(8)[[4, 3, 5, 0, 2, 7]]
@@ -172,10 +172,27 @@ def test_teeth_show_only_inside_the_lips(lifelike: float) -> None:
     for frame, marks in zip((rendered.frames + 1) / 2, rendered.landmarks, strict=True):
         lips = polygon(marks[48:60], 256, 1.5)
         around = polygon(marks[[3, 5, 8, 11, 13, 33]], 256, 0.0) & ~polygon(marks[31:36], 256, 4.0)
-        tooth = ((frame[2] > 0.55) & (frame.amax(0) - frame.amin(0) < 0.25)).numpy()
+        bright = 0.50 if lifelike else 0.55  # adults' teeth lie in the shade of their lips
+        tooth = ((frame[2] > bright) & (frame.amax(0) - frame.amin(0) < 0.25)).numpy()
         found += (tooth & lips).sum()
         assert (tooth & around & ~lips).sum() <= 3
     assert found > (100 if lifelike else 200)  # adults' mouths are smaller and show less
+
+
+def test_adults_open_mouths_are_warm_and_dark_at_the_corners() -> None:
+    """As real ones are. From grey teeth, corner to corner, grey mouths of real people are learnt."""
+    identity, scene = people(12, seed=6, lifelike=1.0)
+    identity = with_traits(identity, beard=0.0, moustache=0.0, age=0.2)
+    scene.light[:] = torch.tensor([0.1, 0.4, 0.9, 1, 1, 1])
+    rendered = show(identity, scene, mouth=torch.tensor([[0.52, 0.55, 0, 0, 0, 0]]).repeat(12, 1), size=256)
+    middle, corners = [], []
+    for frame, marks in zip((rendered.frames + 1) / 2, rendered.landmarks, strict=True):
+        inside = polygon(marks[60:68], 256, -0.5)
+        assert (frame[0] > 1.1 * frame[2])[inside].all()
+        off = np.abs((np.arange(256) - float(marks[48, 0])) / float(marks[54, 0] - marks[48, 0]) - 0.5)[None]
+        for found, where in ((middle, off < 0.15), (corners, off > 0.36)):
+            found.append(float(frame.mean(0)[inside & where].max()))
+    assert np.mean(corners) < 0.7 * np.mean(middle)
 
 
 @BOTH
@@ -197,7 +214,8 @@ def test_between_shut_lips_is_a_dark_line_and_no_tooth(lifelike: float) -> None:
 def test_adults_have_the_proportions_that_anthropometry_gives() -> None:
     """Means of adults, women's and men's together, in round centimetres, as shares of the width of the face."""
     identity, scene = people(64, seed=12, lifelike=1.0)
-    means = {"eye": (36, 39, 3.1), "between the eyes": (39, 42, 3.2), "nose": (31, 35, 3.3), "mouth": (48, 54, 5.2)}
+    means = {"eye": (36, 39, 3.1), "between the eyes": (39, 42, 3.2), "nose": (31, 35, 3.3), "mouth": (48, 54, 5.2),
+             "upper lip": (51, 62, 0.8), "lower lip": (66, 57, 0.95)}  # the red of them
     for lifelike in (0.0, 1.0):
         marks = show(with_traits(identity, lifelike=lifelike), scene, size=256).landmarks
         face = marks[:, 1:16, 0].amax(1) - marks[:, 1:16, 0].amin(1)  # cheekbone to cheekbone: 13.4 cm

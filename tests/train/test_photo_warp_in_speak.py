@@ -59,7 +59,7 @@ def test_of_strangers_the_generator_learns_nothing(trained: Path) -> None:
 
 
 def stranger(pictures: Tensor, seeds: Tensor) -> Tensor:
-    return reshaped(recoloured(pictures, seeds), seeds)
+    return reshaped(recoloured(pictures, seeds, strength=0.4), seeds)
 
 
 def test_photo_and_truth_of_some_windows_are_shown_as_somebody_else(trained: Path) -> None:
