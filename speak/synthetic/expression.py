@@ -69,7 +69,7 @@ def decode_expression(
     half = 1 + 0.17 * wide + 0.24 * act["smile"] + 0.17 * act["stretch"] + 0.06 * act["smirk"] - 0.10 * act["pout"]
     half = half - 0.05 * act["press"] - 0.06 * act["jaw"] * (1 - act["smile"]) - 0.24 * act["oval"]
     face["mouth_half"] = person["mouth_half"] * half * (1 - 0.44 * rounded) * (1 - 0.07 * jaw)
-    face["smile_left"] = 0.105 * act["smile"] * (1 - 0.5 * rounded) - 0.085 * act["frown"]
+    face["smile_left"] = 0.105 * act["smile"] * (1 - 0.5 * rounded) - 0.085 * act["frown"] + person["rest_mouth"]
     face["smile_right"] = face["smile_left"] + 0.120 * act["smirk"]
     face["mouth_x"] = 0.035 * act["smirk"]
     show = act["bare"] * (1 - press) * (1 - rounded * 0.7)
@@ -102,6 +102,7 @@ def decode_expression(
 
     # Brows: offsets of the inner and outer ends, left and right of the image.
     down = -0.115 * act["brow_lower"]
+    down = down - person["rest_frown"]
     face["brow_inner_left"] = 0.120 * act["brow_inner"] + down - 0.02 * act["brow_squeeze"] - 0.035 * act["brow_odd"]
     face["brow_inner_right"] = face["brow_inner_left"] + 0.125 * act["brow_odd"]
     face["brow_outer_left"] = 0.105 * act["brow_outer"] + 0.25 * down - 0.03 * act["brow_odd"]
@@ -116,8 +117,9 @@ def decode_expression(
             face[f"{name}_{side}"] = face[f"{name}_{side}"] * (1 - 0.25 * person["lifelike"])
 
     face["cheek"] = act["cheek"]
-    face["squint_bag"] = act["squint"]
+    face["squint_bag"] = act["squint"] + 0.5 * person["rest_folds"]
     face["nose_wrinkle"] = act["nose"]
-    face["fold"] = (act["smile"] + 0.9 * act["lip_raise"] + 0.35 * act["frown"] + 0.3 * act["bare"]).clamp(0, 1.2)
+    face["fold"] = act["smile"] + 0.9 * act["lip_raise"] + 0.35 * act["frown"] + 0.3 * act["bare"]
+    face["fold"] = (face["fold"] + 0.6 * person["rest_folds"]).clamp(0, 1.2)
     face["fold_right"] = 0.5 * act["smirk"]
     return face

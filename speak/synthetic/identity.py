@@ -2,7 +2,8 @@
 
 The unit of length is about half the height of a head without hair; y is up, z points out of the face. People are
 figurines (large eyes, round heads, small shoulders) up to people with the proportions of adults, by `lifelike`:
-about the means of anthropometry in round figures, a unit being 11.3 cm.
+about the means of anthropometry in round figures, a unit being 11.3 cm. Adults' faces at rest differ as well, so that
+what a narrow eye or a low brow means is told by the person: the last numbers but `lifelike` say how.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ IDENTITY_NAMES = (
     "brow_tilt", "nose_length", "nose_width", "nose_bridge", "nose_tip", "mouth_width", "mouth_height", "upper_lip",
     "lower_lip", "lip_colour", "ear_size", "ear_angle", "hair_style", "hair_line", "hair_volume", "hair_length",
     "hair_wave", "hair_colour", "hair_grey", "hair_side", "age", "glasses", "glasses_shape", "beard", "moustache",
-    "makeup", "clothing", "clothing_hue", "clothing_tone", "fullness", "lifelike",
+    "makeup", "clothing", "clothing_hue", "clothing_tone", "fullness",
+    "rest_eyes", "rest_brows", "rest_frown", "rest_mouth", "rest_folds", "eye_shade", "lifelike",
 )  # fmt: skip
+RESTING = IDENTITY_NAMES[-7:-1]
 
 HAIR_STYLES = (
     "bald", "cropped", "short", "swept", "quiff", "curly", "afro", "fringe", "bob", "long", "long_fringe", "bun",
@@ -56,14 +59,14 @@ def sample_identity(count: int, generator: torch.Generator) -> Tensor:
 
     Numbers are drawn so that looks hang together: build, jaw, brows, beard and make-up lean to one of two sides, age
     greys the hair, dark skin seldom comes with fair hair and eyes. Every look stays possible. All are figurines:
-    who is to have human proportions gets a higher `lifelike` afterwards. The generator lives on the CPU, so that a seed
-    means the same people everywhere.
+    who is to have human proportions gets a higher `lifelike`, and what is RESTING, afterwards. The generator lives on
+    the CPU, so that a seed means the same people everywhere.
     """
     def uniform() -> Tensor:
         return torch.rand(count, generator=generator)
 
     number = {name: (uniform() + uniform()) / 2 * 1.3 - 0.15 for name in IDENTITY_NAMES
-              if name != "lifelike"}  # a tent, ends not rare
+              if name not in (*RESTING, "lifelike")}  # a tent, ends not rare
     man = (uniform() < 0.5).float()
     lean = (man * 2 - 1) * (0.4 + 0.6 * uniform())  # -1 .. 1
     old = uniform() ** 1.6
@@ -92,6 +95,7 @@ def sample_identity(count: int, generator: torch.Generator) -> Tensor:
     number["moustache"] = torch.where(man > 0, uniform() * 0.55 + number["beard"] * 0.45, torch.zeros(count))
     number["makeup"] = torch.where(man > 0, torch.zeros(count), uniform())
     number["lifelike"] = torch.zeros(count)
+    number |= {name: torch.full((count,), 0.5) for name in RESTING}
     return torch.stack([number[name].clamp(0, 1) for name in IDENTITY_NAMES], 1)
 
 
@@ -145,7 +149,8 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["clothing_kind"] = choice(of("clothing"), len(CLOTHING_STYLES))
     values["eye_x"] = proportion("eye_spacing", (0.312, 0.360), (0.258, 0.298))
     values["eye_half"] = proportion("eye_size", (0.178, 0.232), (0.122, 0.150))
-    values["eye_open"] = of("eye_height", 0.80, 1.12) * (between(0.62, 0.50) * values["eye_half"])
+    values["eye_open"] = of("eye_height", 0.80, 1.12) * (between(0.62, 0.46) * values["eye_half"])
+    values["eye_open"] = values["eye_open"] * (1 + of("rest_eyes", -0.28, 0.28) * lifelike)
     values["iris_radius"] = between(0.565, 0.40) * values["eye_half"]
     values["eye_slant"] = of("eye_tilt", -0.06, 0.14)
     values["nose_y"] = proportion("nose_length", (-0.27, -0.38), (-0.30, -0.40))
@@ -155,6 +160,7 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["upper_thick"] = proportion("upper_lip", (0.040, 0.085), (0.060, 0.106))
     values["lower_thick"] = proportion("lower_lip", (0.060, 0.115), (0.056, 0.104))
     values["brow_y"] = proportion("brow_height", (0.245, 0.325), (0.165, 0.245))
+    values["brow_y"] = values["brow_y"] + of("rest_brows", -0.06, 0.06) * lifelike
     values["brow_half"] = torch.lerp(values["eye_half"] * 1.26, of("eye_size", 0.195, 0.230), lifelike)
     values["brow_thick"] = of("brow_thickness", 0.022, 0.060)
     values["brow_bend"] = of("brow_arch", 0.01, 0.075)
@@ -168,5 +174,9 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["wrinkle"] = ((of("age") - 0.35) / 0.65).clamp(0, 1)
     values["eye_paint"] = ((of("makeup") - 0.35) / 0.65).clamp(0, 1)
     values["lash"] = (0.25 + 0.75 * (of("makeup") * 2.2).clamp(0, 1)) * (1 - 0.35 * values["man"])
+    for name, most in (("rest_frown", 0.035), ("rest_mouth", 0.035)):
+        values[name] = of(name, -most, most) * lifelike
+    for name in ("rest_folds", "eye_shade"):
+        values[name] = values[name] * lifelike
     values["quarter_turn"] = torch.full_like(values["age"], math.pi / 2)
     return values

@@ -37,7 +37,7 @@ def paint_eyes(
     r = chord / iris_radius
     soft = pixel / iris_radius
 
-    white = rgb(0.86, 0.86, 0.85, x).expand(3, x.shape[0])
+    white = rgb(0.86, 0.86, 0.85, x) * (1 - 0.62 * face.eye_shade)
     inner = smoothstep(-0.70, -1.0, u)
     white = mix(white, rgb(0.75, 0.42, 0.38, x), 0.75 * inner)
     white = white * (0.74 + 0.26 * (normal * light).sum(0).clamp(0, 1))

@@ -16,7 +16,7 @@ from speak.config import EMOTIONS, FRAME_RATE, sample_of_frame
 from speak.errors import SpeakError
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.head import Rendered, render
-from speak.synthetic.identity import IDENTITY_NAMES, column, sample_identity
+from speak.synthetic.identity import IDENTITY_NAMES, RESTING, column, sample_identity
 from speak.synthetic.motion import emotion_weights, natural_motion
 from speak.synthetic.other_voices import Recording, record
 from speak.synthetic.phones import TimedPhones, mouth_curve
@@ -103,6 +103,8 @@ def make_person(*key: int, lifelike: float = 0.0) -> Person:
     proportions = numpy_generator(*key, _PROPORTIONS)
     if proportions.random() < lifelike:
         identity[IDENTITY_NAMES.index("lifelike")] = proportions.uniform(0.6, 1.0)
+        for name in RESTING:
+            identity[IDENTITY_NAMES.index(name)] = proportions.random()
     return Person(identity, random_voice(numpy_generator(*key, _VOICE), _build(identity)))
 
 

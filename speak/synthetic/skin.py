@@ -67,7 +67,7 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor, detail: Detail) -
     red = torch.tensor([1.00, 0.70, 0.66], device=x.device)[:, None, None]
     albedo = face.skin * mix(torch.ones_like(red), red, flush)
     socket = bell((ax - face.eye_x + 0.03) / 0.21) * bell((y + 0.02) / 0.12) * front
-    dark = (0.14 + 0.10 * face.wrinkle + 0.16 * face.lifelike) * socket
+    dark = (0.14 + 0.10 * face.wrinkle + 0.06 * face.lifelike + 0.34 * face.eye_shade) * socket
     albedo = albedo * (1 - dark * torch.tensor([0.7, 1.0, 0.9], device=x.device)[:, None, None])
     roots = face.hair * 0.6 + 0.15 * face.skin
     albedo = mix(albedo, roots, 0.42 * stubble * (1 - cover))

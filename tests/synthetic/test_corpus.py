@@ -15,7 +15,7 @@ from speak.media.prepared import PreparedCorpus
 from speak.synthetic import performance
 from speak.synthetic.corpus import Corpus
 from speak.synthetic.corpus_files import write_prepared
-from speak.synthetic.identity import IDENTITY_NAMES
+from speak.synthetic.identity import IDENTITY_NAMES, RESTING
 from speak.synthetic.phones import PHONES, closures, frame_times
 
 SMALL = SynthConfig(identities=1, clips=2, size=48, seconds=0.6)
@@ -73,12 +73,16 @@ def test_a_share_of_people_has_the_proportions_of_adults_and_nothing_else_change
     corpora = [Corpus(SynthConfig(lifelike=lifelike)) for lifelike in (0.0, 0.3, 1.0)]
     figurines, some, adults = ([corpus.person(number) for number in range(200)] for corpus in corpora)
     place = IDENTITY_NAMES.index("lifelike")
-    others = [index for index in range(len(IDENTITY_NAMES)) if index != place]
+    others = [index for index, name in enumerate(IDENTITY_NAMES) if name not in (*RESTING, "lifelike")]
+    resting = [IDENTITY_NAMES.index(name) for name in RESTING]
     for one, other, third in zip(figurines, some, adults, strict=True):
         assert torch.equal(one.identity[others], other.identity[others]) and one.voice == other.voice
         assert one.identity[place] == 0 and 0.6 <= third.identity[place] <= 1
+        assert (one.identity[resting] == 0.5).all()
         assert other.identity[place] in (0, third.identity[place])
     assert 40 < sum(bool(person.identity[place] > 0) for person in some) < 80
+    spread = torch.stack([person.identity[resting] for person in adults])
+    assert (spread.amin(0) < 0.1).all() and (spread.amax(0) > 0.9).all()
     with pytest.raises(SpeakError, match="0 to 1"):
         Corpus(SynthConfig(lifelike=-0.1)).person(0)
 

@@ -13,7 +13,15 @@ from speak.config import EMOTIONS
 from speak.synthetic.detail import FULL
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.head import Rendered, render, rotation
-from speak.synthetic.identity import HAIR_STYLES, HANGING_STYLES, IDENTITY_NAMES, choice, column, sample_identity
+from speak.synthetic.identity import (
+    HAIR_STYLES,
+    HANGING_STYLES,
+    IDENTITY_NAMES,
+    RESTING,
+    choice,
+    column,
+    sample_identity,
+)
 from speak.synthetic.motion import emotion_weights
 from speak.synthetic.scene import Scene, sample_scene
 
@@ -128,7 +136,8 @@ def test_gaze_changes_only_what_lies_between_the_lids(lifelike: float) -> None:
 @BOTH
 def test_a_blink_covers_the_eyes(lifelike: float) -> None:
     identity, scene = people(4, seed=2, lifelike=lifelike)
-    identity = with_traits(identity, glasses=0.0, hair_style=0.0, makeup=0.0, skin_tone=0.5)
+    identity = with_traits(identity, glasses=0.0, hair_style=0.0, makeup=0.0, skin_tone=0.5,
+                           rest_eyes=1.0, eye_shade=0.0)
     shut = torch.tensor([1, 1, 0, 0.0]).repeat(4, 1)
     opened, closed = show(identity, scene, size=256), show(identity, scene, eyes=shut, size=256)
     for index in range(4):
@@ -226,6 +235,32 @@ def test_adults_have_the_proportions_that_anthropometry_gives() -> None:
             assert all(0.93 < ratio < 1.07 for ratio in (*off.values(), height)), (off, height)
         else:
             assert off["eye"] > 1.2, off  # a figurine's eyes are large
+
+
+def test_adults_faces_at_rest_differ_by_eyes_brows_mouth_and_folds_and_figurines_do_not() -> None:
+    identity, scene = people(6, seed=13)
+    identity = with_traits(identity, glasses=0.0, beard=0.0, moustache=0.0, hair_style=0.0, age=0.3)
+    low, high = {}, {}
+    for name in RESTING:
+        for found, value in ((low, 0.0), (high, 1.0)):
+            assert torch.equal(show(with_traits(identity, **{name: value}), scene).frames, show(identity, scene).frames)
+            found[name] = show(with_traits(identity, lifelike=1.0, **{name: value}), scene, size=256)
+
+    def rise(name: str, *points: int) -> Tensor:  # pixels, upwards, of the eyes' corners' height
+        marks = [found[name].landmarks[..., 1] for found in (low, high)]
+        before, after = (at[:, [36, 39, 42, 45]].mean(1) - at[:, list(points)].mean(1) for at in marks)
+        return after - before
+
+    assert (rise("rest_eyes", 37, 38, 43, 44) - rise("rest_eyes", 40, 41, 46, 47) > 1).all()
+    assert (rise("rest_brows", *range(17, 27)) > 4).all()
+    assert (rise("rest_frown", 21, 22) < -2).all() and (rise("rest_frown", 17, 26).abs() < 1.5).all()
+    assert (rise("rest_mouth", 48, 54) - rise("rest_mouth", 51, 57) > 2).all()
+    for name, points in (("rest_folds", (31, 48)), ("rest_folds", (35, 54)), ("eye_shade", (36, 37, 38, 39, 40, 41))):
+        for one, other, marks in zip(low[name].frames, high[name].frames, low[name].landmarks, strict=True):
+            marks = marks[list(points)]
+            (left, top), (right, bottom) = (marks.amin(0) - 3).long().tolist(), (marks.amax(0) + 4).long().tolist()
+            where = (..., slice(top, bottom), slice(left, right))
+            assert one[where].mean() > other[where].mean() + 0.004, name
 
 
 def test_positive_angles_turn_right_down_and_anticlockwise() -> None:
