@@ -3,10 +3,10 @@
     python examples/pose_emotion_encoders.py --weights speak/weights/speak.pt --out runs/encoders --data synthetic:1
 
 The encoders of stage `irfd` saw calm pictures of figurines. Here most people have the proportions of adults, in bad
-light, blurred, noisy, covered, and pulled out of shape a little. E_p learns what the pose mapper says of the exact
-pose, E_e what the E_e that there was reads from the twin of each picture: the same person as a figurine, undisturbed.
-So the codes keep their meaning, and all that reads them goes on as before. RUN/weights.pt has everything of --weights
-with the new encoders. Four tenths of a second of two cores a step; interrupted, it begins anew.
+light, blurred, noisy, covered, shaded in places, and pulled out of shape a little. E_p learns what the pose mapper says
+of the exact pose, E_e what the E_e that there was reads from the twin of each picture: the same person as a figurine,
+undisturbed. So the codes keep their meaning, and all that reads them goes on as before. RUN/weights.pt has everything
+of --weights with the new encoders. Four tenths of a second of two cores a step; interrupted, it begins anew.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ AVERAGE = 0.995  # of the weights that are kept
 USES = 8  # of a rendered picture
 ADULTS, CONDITIONS = 0.7, 0.5  # share of people with the proportions of adults; strength of the bad conditions
 PULL = 0.03  # halves of the side, standard deviation of how far every second picture is pulled at 4 x 4 places
+SHADE = 0.3  # standard deviation of the logarithm of the light at 12 x 12 places of every second picture
 MEASURED = 256  # pictures
 
 
@@ -64,6 +65,13 @@ def pulled(frames: Tensor) -> Tensor:  # [B, 3, H, W]
     return F.grid_sample(frames, grid + pull.movedim(1, 3), padding_mode="border", align_corners=False)
 
 
+def shaded(frames: Tensor) -> Tensor:  # [B, 3, H, W] in [-1, 1]
+    """Every second picture with soft lights and shadows in places, as about the size of an eye."""
+    light = SHADE * torch.randn(len(frames), 1, 12, 12) * (torch.rand(len(frames), 1, 1, 1) < 0.5)
+    light = F.interpolate(light, size=frames.shape[2:], mode="bicubic", align_corners=False)
+    return ((frames + 1) * light.exp() - 1).clamp(-1, 1)
+
+
 @torch.no_grad()
 def errors(model: Speak, teacher: nn.Module, shown: JudgeBatch, twin: JudgeBatch) -> dict[str, float]:
     """The mean squared error of each encoder's codes, as a share of their variance."""
@@ -90,7 +98,7 @@ def learn(model: Speak, config: Config, seed: int, steps: int) -> None:
         numbers = range(step * BATCH, (step + 1) * BATCH)
         shown = hard.batch(numbers)
         wanted = targets(model, teacher, shown, calm.batch(numbers))
-        frames = pulled(shown.frames)
+        frames = shaded(pulled(shown.frames))
         for name, student in students.items():
             spread.setdefault(name, wanted[name].std())
             optimizers[name].param_groups[0]["lr"] = RATE * min(1, (step + 1) / WARM_UP) * (1 - step / steps)

@@ -32,6 +32,18 @@ def test_twins_are_the_same_people_in_the_same_pose_and_emotion(recipe: ModuleTy
     assert (eyes[0] < 0.85 * eyes[1]).all()  # how wide
 
 
+def test_about_half_of_the_pictures_are_lit_and_shaded_softly_the_others_stay(recipe: ModuleType) -> None:
+    torch.manual_seed(0)
+    frames = torch.full((200, 3, 64, 64), -0.4)
+    shown = recipe.shaded(frames)
+    assert shown.abs().max() <= 1 and torch.equal(shown[:, 0], shown[:, 2])
+    changed = (shown - frames).abs().amax((1, 2, 3)) > 1e-5
+    assert 70 < changed.sum() < 130
+    light = ((shown[changed] + 1) / 0.6).log()[:, 0]  # of a reflectance of 0.6 / 2
+    assert 0.15 < light.std() < 0.35 and light.mean().abs() < 0.05
+    assert all(light.diff(dim=dim).abs().mean() < 0.35 * light.std() for dim in (1, 2))
+
+
 def test_both_encoders_learn_from_other_people_and_nothing_else_changes(
     recipe: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -173,10 +173,10 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["moustache_full"] = ((of("moustache") - 0.66) / 0.1).clamp(0, 1)
     values["wrinkle"] = ((of("age") - 0.35) / 0.65).clamp(0, 1)
     values["eye_paint"] = ((of("makeup") - 0.35) / 0.65).clamp(0, 1)
-    values["lash"] = (0.25 + 0.75 * (of("makeup") * 2.2).clamp(0, 1)) * (1 - 0.35 * values["man"])
+    values["lash"] = (0.25 + 0.75 * (of("makeup") * 2.2).clamp(0, 1)) * (1 - 0.35 * values["man"]) + 0.25 * lifelike
     for name, most in (("rest_frown", 0.035), ("rest_mouth", 0.035)):
         values[name] = of(name, -most, most) * lifelike
-    for name in ("rest_folds", "eye_shade"):
-        values[name] = values[name] * lifelike
+    values["rest_folds"] = of("rest_folds") * lifelike
+    values["eye_shade"] = of("eye_shade", 0.3, 1.2) * lifelike
     values["quarter_turn"] = torch.full_like(values["age"], math.pi / 2)
     return values

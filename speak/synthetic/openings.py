@@ -37,13 +37,14 @@ def paint_eyes(
     r = chord / iris_radius
     soft = pixel / iris_radius
 
-    white = rgb(0.86, 0.86, 0.85, x) * (1 - 0.62 * face.eye_shade)
+    white = mix(rgb(0.86, 0.86, 0.85, x), rgb(0.68, 0.58, 0.51, x), face.lifelike) * (1 - 0.62 * face.eye_shade)
     inner = smoothstep(-0.70, -1.0, u)
     white = mix(white, rgb(0.75, 0.42, 0.38, x), 0.75 * inner)
     white = white * (0.74 + 0.26 * (normal * light).sum(0).clamp(0, 1))
     white = white * (1 - 0.22 * smoothstep(0.4, 1.0, u.abs()))
     low = (-away[1] * radius / iris_radius).clamp(-1, 1)
     iris = face.iris * (0.62 + 0.75 * smoothstep(-0.6, 0.95, low) + 0.25 * smoothstep(0.8, 0.35, r))
+    iris = iris * (1 - 0.4 * face.eye_shade)
     angle = torch.atan2(away[1], away[0])
     iris = iris * (1 + 0.10 * torch.sin(17 * angle) * smoothstep(0.3, 0.6, r))
     iris = iris * (1 - 0.72 * smoothstep(0.72, 1.0, r))
@@ -58,8 +59,8 @@ def paint_eyes(
     spot = cover(0.135 - length(cornea - half), pixel / radius * 1.6)
     mirrored = half * rgb(-1.0, -1.0, 1.0, x)
     glint = cover(0.085 - length(cornea - mirrored), pixel / radius * 2.2)
-    colour = mix(colour, 1.0, 0.95 * spot * smoothstep(0.0, 0.02, drop))
-    colour = mix(colour, 1.0, 0.28 * glint)
+    colour = mix(colour, 1.0, (0.95 - 0.5 * face.lifelike) * spot * smoothstep(0.0, 0.02, drop))
+    colour = mix(colour, 1.0, 0.28 * (1 - face.lifelike) * glint)
     return colour, alpha
 
 

@@ -67,14 +67,14 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor, detail: Detail) -
     red = torch.tensor([1.00, 0.70, 0.66], device=x.device)[:, None, None]
     albedo = face.skin * mix(torch.ones_like(red), red, flush)
     socket = bell((ax - face.eye_x + 0.03) / 0.21) * bell((y + 0.02) / 0.12) * front
-    dark = (0.14 + 0.10 * face.wrinkle + 0.06 * face.lifelike + 0.34 * face.eye_shade) * socket
+    dark = (0.14 + 0.10 * face.wrinkle + 0.06 * face.lifelike + 0.50 * face.eye_shade) * socket
     albedo = albedo * (1 - dark * torch.tensor([0.7, 1.0, 0.9], device=x.device)[:, None, None])
     roots = face.hair * 0.6 + 0.15 * face.skin
     albedo = mix(albedo, roots, 0.42 * stubble * (1 - cover))
 
     # Shade of hollows and of the hair above the forehead.
     shade = torch.ones_like(x)
-    shade = shade - 0.30 * bell((ax - 0.115) / 0.07) * bell((y - 0.03) / 0.10) * front
+    shade = shade - (0.30 + 0.30 * face.eye_shade) * bell((ax - 0.115) / 0.07) * bell((y - 0.03) / 0.10) * front
     shade = shade - 0.20 * bell(x / 0.11) * bell((y - face.nose_y + 0.085) / 0.040) * front
     nostril_y = face.nose_y - 0.030 + 0.02 * face.nose_wrinkle
     nostril = bell((ax - 0.060 * face.nose_wide) / 0.030) * bell((y - nostril_y) / 0.020)
@@ -82,6 +82,8 @@ def head_skin(face: Numbers, plain: Numbers, stations: Tensor, detail: Detail) -
     wing = bell((ax - 0.180 * (0.85 + 0.3 * face.nose_width)) / 0.025) * bell((y - face.nose_y - 0.01) / 0.055)
     shade = shade - 0.22 * wing * front
     shade = shade - 0.26 * bell(x / 0.20) * bell((y - lips.lower_outer + 0.035) / 0.035) * front
+    under_brow = bell((ax - face.eye_x + 0.04) / 0.20) * bell((y - 0.05) / 0.15) * front
+    shade = shade - 0.55 * face.eye_shade * under_brow
     upper, lower = lids(face, x, ((ax - face.eye_x) / face.eye_half).clamp(-1, 1))
     shade = shade - 0.16 * bell((ax - face.eye_x) / 0.17) * bell((y - upper - 0.045) / 0.05) * front
     under = smoothstep(-0.80, -0.98, rest_y) * smoothstep(0.62, 0.35, z)

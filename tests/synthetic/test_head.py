@@ -137,14 +137,14 @@ def test_gaze_changes_only_what_lies_between_the_lids(lifelike: float) -> None:
 def test_a_blink_covers_the_eyes(lifelike: float) -> None:
     identity, scene = people(4, seed=2, lifelike=lifelike)
     identity = with_traits(identity, glasses=0.0, hair_style=0.0, makeup=0.0, skin_tone=0.5,
-                           rest_eyes=1.0, eye_shade=0.0)
+                           eye_colour=1.0)  # fmt: skip
     shut = torch.tensor([1, 1, 0, 0.0]).repeat(4, 1)
     opened, closed = show(identity, scene, size=256), show(identity, scene, eyes=shut, size=256)
     for index in range(4):
         eye = polygon(opened.landmarks[index, EYES[0]], 256, 0.0)
-        white_open, white_closed = (
-            ((seen.frames[index].amin(0) > 0.35).numpy() & eye).sum() for seen in (opened, closed))
-        assert white_open > 0.1 * eye.sum() and white_closed <= 2
+        blue_open, blue_closed = (
+            ((seen.frames[index, 2] > seen.frames[index, 0] + 0.02).numpy() & eye).sum() for seen in (opened, closed))
+        assert blue_open > 0.2 * eye.sum() and blue_closed < 0.15 * blue_open  # the iris
         gap = closed.landmarks[index, [41, 40], 1] - closed.landmarks[index, [37, 38], 1]
         assert gap.abs().max() < 0.6
 
