@@ -101,7 +101,7 @@ def decode_expression(
     face["gaze_x"], face["gaze_y"] = gaze_x.clamp(-1, 1), gaze_y.clamp(-1, 1)
 
     # Brows: offsets of the inner and outer ends, left and right of the image.
-    down = -0.115 * act["brow_lower"]
+    down = -0.115 * act["brow_lower"] * (1 - 0.4 * person["lifelike"])  # there is less room above adults' eyes
     down = down - person["rest_frown"]
     face["brow_inner_left"] = 0.120 * act["brow_inner"] + down - 0.02 * act["brow_squeeze"] - 0.035 * act["brow_odd"]
     face["brow_inner_right"] = face["brow_inner_left"] + 0.125 * act["brow_odd"]

@@ -159,8 +159,8 @@ def decode_identity(identity: Tensor) -> dict[str, Tensor]:  # [B, K] in [0, 1]
     values["mouth_half"] = proportion("mouth_width", (0.235, 0.315), (0.198, 0.260))
     values["upper_thick"] = proportion("upper_lip", (0.040, 0.085), (0.060, 0.106))
     values["lower_thick"] = proportion("lower_lip", (0.060, 0.115), (0.056, 0.104))
-    values["brow_y"] = proportion("brow_height", (0.245, 0.325), (0.165, 0.245))
-    values["brow_y"] = values["brow_y"] + of("rest_brows", -0.06, 0.06) * lifelike
+    values["brow_y"] = proportion("brow_height", (0.245, 0.325), (0.120, 0.200))
+    values["brow_y"] = values["brow_y"] + of("rest_brows", -0.04, 0.04) * lifelike
     values["brow_half"] = torch.lerp(values["eye_half"] * 1.26, of("eye_size", 0.195, 0.230), lifelike)
     values["brow_thick"] = of("brow_thickness", 0.022, 0.060)
     values["brow_bend"] = of("brow_arch", 0.01, 0.075)
