@@ -21,7 +21,7 @@ from speak.synthetic.corpus import Corpus
 from speak.synthetic.corpus_files import write_clip
 from speak.synthetic.expression import LEVEL_STRENGTH
 from speak.synthetic.head import Rendered, render
-from speak.synthetic.identity import HAIR_STYLES, IDENTITY_NAMES, sample_identity
+from speak.synthetic.identity import HAIR_STYLES, IDENTITY_NAMES, RESTING, sample_identity
 from speak.synthetic.motion import emotion_weights, natural_motion
 from speak.synthetic.scene import sample_scene
 
@@ -80,6 +80,8 @@ def adults(cast: Cast, out: Path) -> None:
     """The people of `people` with the proportions of adults: ten ahead, then five turned, five in an emotion each."""
     other = Cast(10, cast.seed, cast.size)
     other.identity[:, IDENTITY_NAMES.index("lifelike")] = 1.0
+    resting = [IDENTITY_NAMES.index(name) for name in RESTING]
+    other.identity[:, resting] = torch.rand(10, len(resting), generator=torch.Generator().manual_seed(cast.seed))
     pose = torch.tensor([0, 0, 0, 0, 0, 1.0]).repeat(5, 1)
     pose[:, 0], pose[:, 1] = torch.linspace(-36, 36, 5), torch.tensor([15, -15, 0, -15, 15.0])
     moods = [name for name in EMOTIONS if name not in ("neutral", "contempt", "fear")]
