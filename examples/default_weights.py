@@ -136,12 +136,12 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
 - Figurines show whole rows of teeth while they speak, adults a few millimetres. Mouths of real photos, grey before,
   stayed grey after 1,350 steps with adults' mouths. Taken apart, the grey is in G_g's own picture, also where the
   photo's lips are shut: a bar of teeth, at 64x64 bluish white beside the skin, while real mouths are brown and red
-  there. Adults' teeth were made warm and shaded then: 3,200 steps later, four to seven in ten of them adults, real
+  there. Adults' teeth were made warm and shaded then: 3,200 steps later, five to seven in ten of them adults, real
   people's mouths were darker, but bluish; after 500 more on adults alone (rendered.lifelike=1) most had the right
-  colour (the mean of twelve off by 8.9 of 255, before 10.3, the shipped ones' 14.0). Figurines' white teeth it was.
+  colour (the mean of twelve off by 8.9 of 255, before 10.3, the shipped ones' 14.0): figurines' white teeth, it seems.
 - Why the bar is there at shut lips: E_e, as it was taught adults, takes many real faces for disgusted ones, whose upper
   lip is raised. (A ridge from f_E to the emotions of rendered people says `disgusted` first of 13 of 31 real clips,
-  most of them calm, but of 4 with the shipped E_e, which says contempt of 9 instead; of eleven clips of MEAD it names
+  whatever is felt, but of 4 with the shipped E_e, which says contempt of 9 instead; of eleven clips of MEAD it names
   1 and 2 rightly.) Blurring places of real pictures says what it goes by: brows and eyes; the mouth speaks against it.
   Rendered adults had their brows 23 mm above the pupils, white eyes and light sockets. With 18 mm, shaded eyes, faces
   that differ at rest and pictures shaded in places it is 12 of 31, and 3 of MEAD's eleven: little better.
