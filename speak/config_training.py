@@ -186,6 +186,7 @@ class RenderedConfig:
     roll: float = 6.0  # degrees, cut at 20
     shift: float = 0.03  # image widths, standard deviation of x and y, cut at 0.1
     scale: float = 0.05  # standard deviation of scale about 1, cut at 0.15
+    nearest: float = 1.0  # clips and single frames are zoomed by a factor of 1 to this; real crops want about 1.55
     resting_mouths: float = 0.25  # share of single frames whose mouth is at rest
     blinks: float = 0.1  # share of single frames with closing eyes
     frames: int = 5  # N of a window of stages `syncnet` and `speak`

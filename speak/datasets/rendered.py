@@ -17,7 +17,8 @@ from torch import Tensor
 
 from speak.config import RenderedConfig, sample_of_frame
 from speak.datasets.batches import prepare_worker, read
-from speak.datasets.rendered_draws import CUBE, Draws, Pictures
+from speak.datasets.rendered_draws import CUBE, Draws
+from speak.datasets.rendered_pictures import Pictures
 from speak.datasets.stage_batches import (
     FrameLabels,
     JudgeBatch,

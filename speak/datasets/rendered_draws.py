@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from speak.config import EMOTIONS, FRAME_RATE, RenderedConfig, sample_of_frame
+from speak.datasets.rendered_pictures import Look, Mood, Pictures, in_mood, picture_of, pictures_of
 from speak.errors import SpeakError
 from speak.models.codes import FACTORS
 from speak.synthetic.expression import LEVEL_STRENGTH
@@ -30,44 +30,18 @@ from speak.synthetic.performance import (
     weights_of,
 )
 from speak.synthetic.phones import MOUTH_NAMES, PHONE_NAMES, PHONES, frame_times, mouth_at
-from speak.synthetic.scene import Scene, sample_scene
+from speak.synthetic.scene import sample_scene
 from speak.synthetic.sentences import random_sentence
 from speak.synthetic.speech_conditions import disturbed
 from speak.synthetic.voice import Utterance, random_voice, utter
 
+_FACE_CENTRE = np.array([0.0, 0.1])  # image widths from the middle: between eyes and mouth
 CUBE = {"identity": 4, "emotion": 2, "pose": 1}  # stage irfd: what a picture's place in its unit of eight has of each
 _FRESH = 256  # units that the first uses are drawn from, if so many are kept
 _PEOPLE, _UNITS, _USES = 0, 1, 2  # the third word of a seed
+_NEARNESS = 7  # the last word of a seed: of how near a clip is
 _STAGE_NUMBER = {"irfd": 0, "judge": 1, "audio": 2, "syncnet": 3, "speak": 4}
 _VISEMES = torch.tensor([phone.mouth for name, phone in PHONES.items() if name != "sil"])
-
-
-@dataclasses.dataclass
-class Pictures:
-    """P pictures as numbers: what `render` wants, and the labels that are known before."""
-
-    person: Tensor  # [P] int64
-    emotion: Tensor  # [P] int64
-    level: Tensor  # [P] int64
-    identity: Tensor  # [P, K]
-    pose: Tensor  # [P, 6]
-    emotion_weights: Tensor  # [P, 8]
-    mouth: Tensor  # [P, 6]
-    eyes: Tensor  # [P, 4]
-    light: Tensor  # [P, 6]
-    background: Tensor  # [P, 14]
-
-    def __len__(self) -> int:
-        return len(self.person)
-
-    def __getitem__(self, rows: slice) -> Pictures:
-        return Pictures(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
-
-    @staticmethod
-    def joined(parts: Sequence[Pictures]) -> Pictures:
-        return Pictures(
-            *(torch.cat([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Pictures))
-        )
 
 
 @dataclasses.dataclass
@@ -78,28 +52,12 @@ class Sample:
     tensors: dict[str, Tensor]
 
 
-@dataclasses.dataclass
-class _Look:
-    """Somebody somewhere: what goes with the identity when factors are exchanged (the mouth and eyes do, too)."""
-
-    number: int
-    identity: Tensor  # [K]
-    mouth: Tensor  # [1, 6]
-    eyes: Tensor  # [1, 4]
-    scene: Scene
-
-
-@dataclasses.dataclass
-class _Mood:
-    emotion: int
-    level: int
-    weights: Tensor  # [1, 8]
-
-
 class Draws:
     """The units of one stage and their uses. `key`: seed and split; `kept`: how many units are at hand at a time."""
 
     def __init__(self, stage: str, key: tuple[int, int], config: RenderedConfig, kept: int) -> None:
+        if config.nearest < 1:
+            raise SpeakError(f"rendered.nearest {config.nearest}: 1 or more, what faces are zoomed by at most")
         self.stage, self.key, self.config, self.kept = stage, key, config, kept
 
     def unit(self, number: int) -> Sample:
@@ -131,8 +89,8 @@ class Draws:
         looks = self._look(generator, first, (*key, 0)), self._look(generator, second, (*key, 1))
         mood = self._mood(generator)
         moods = mood, self._mood(generator, unlike=mood.emotion)
-        poses = self._pose(generator), self._pose(generator)
-        rows = [_picture(look, mood, pose) for look in looks for mood in moods for pose in poses]
+        poses = self._pose(generator, (*key, 0)), self._pose(generator, (*key, 1))
+        rows = [picture_of(look, mood, pose) for look in looks for mood in moods for pose in poses]
         return Sample(Pictures.joined(rows), {})
 
     def _use_irfd(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
@@ -143,8 +101,9 @@ class Draws:
     def _judge(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
         """Two frames of one person, so that identity can be learnt by comparison."""
         number = int(generator.integers(self.config.identities))
-        rows = [_picture(self._look(generator, number, (*key, place)), self._mood(generator), self._pose(generator))
-                for place in (0, 1)]  # fmt: skip
+        keys = (*key, 0), (*key, 1)
+        rows = [picture_of(self._look(generator, number, own), self._mood(generator), self._pose(generator, own))
+                for own in keys]  # fmt: skip
         return Sample(Pictures.joined(rows), {})
 
     def _use_judge(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
@@ -185,7 +144,7 @@ class Draws:
         speech, other = (self._speech(one.speech, first - reach, count + 2 * reach, conditions)
                          for one in (performance, foreign))  # fmt: skip
         window = torch.arange(first, first + count).clamp(max=performance.frames - 1)
-        return Sample(_pictures(performance, number, window), {"speech": speech, "foreign": other})
+        return Sample(pictures_of(performance, number, window), {"speech": speech, "foreign": other})
 
     def _use_syncnet(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
         """With its own speech, speech of another moment, or another sentence."""
@@ -209,17 +168,18 @@ class Draws:
         window = torch.arange(first, first + count).clamp(max=performance.frames - 1)
         elsewhere = torch.tensor([t for t in range(performance.frames) if not first <= t < first + count] or [0])
         picks = torch.from_numpy(generator.integers(0, len(elsewhere), 1 + config.emotion_frames))
-        shown = _pictures(performance, number, torch.cat([elsewhere[picks[:1]], window, elsewhere[picks[1:]]]))
+        shown = pictures_of(performance, number, torch.cat([elsewhere[picks[:1]], window, elsewhere[picks[1:]]]))
         driver = self._perform(other, self._mood(generator, unlike=mood.emotion), (*key, 3))
         begin = int(generator.integers(0, max(1, driver.frames - count)))
-        driving = _pictures(driver, other, torch.arange(begin, begin + count).clamp(max=driver.frames - 1))
+        driving = pictures_of(driver, other, torch.arange(begin, begin + count).clamp(max=driver.frames - 1))
         driving = dataclasses.replace(driving, pose=performance.pose[window])
         otherwise, places = self._mood(generator, unlike=mood.emotion), generator.integers(0, len(elsewhere), 1)
-        in_another_mood = _in_mood(
-            _pictures(performance, number, elsewhere[torch.from_numpy(places)]), otherwise, otherwise.weights
+        in_another_mood = in_mood(
+            pictures_of(performance, number, elsewhere[torch.from_numpy(places)]), otherwise, otherwise.weights
         )
         places = torch.from_numpy(generator.integers(0, driver.frames, config.emotion_frames))
-        on_another = _in_mood(_pictures(driver, other, places), mood, performance.emotion_weights[elsewhere[picks[1:]]])
+        strengths = performance.emotion_weights[elsewhere[picks[1:]]]
+        on_another = in_mood(pictures_of(driver, other, places), mood, strengths)
         pictures = Pictures.joined([shown[: 1 + count], driving, shown[1 + count :], in_another_mood, on_another])
         around = count + 2 * config.context
         speech = performance.speech.waveform(*_samples(first - config.context, around))
@@ -232,24 +192,36 @@ class Draws:
         first = int(generator.integers(self.config.identities))
         return first, (first + int(generator.integers(1, self.config.identities))) % self.config.identities
 
-    def _mood(self, generator: np.random.Generator, unlike: int | None = None) -> _Mood:
+    def _mood(self, generator: np.random.Generator, unlike: int | None = None) -> Mood:
         """An emotion (another than `unlike`) at about one of MEAD's levels."""
         emotion = int(generator.integers(len(EMOTIONS) - (unlike is not None)))
         if unlike is not None and emotion >= unlike:
             emotion += 1
         level = 1 if emotion == NEUTRAL else int(generator.integers(1, 4))
         strength = float(np.clip(LEVEL_STRENGTH[level - 1] + generator.uniform(-0.1, 0.1), 0.0, 1.0))
-        return _Mood(emotion, level, weights_of(emotion, strength)[None])
+        return Mood(emotion, level, weights_of(emotion, strength)[None])
 
-    def _pose(self, generator: np.random.Generator) -> Tensor:  # [1, 6]
+    def _pose(self, generator: np.random.Generator, key: tuple[int, ...]) -> Tensor:  # [1, 6]
         config = self.config
         spread = np.array([config.yaw, config.pitch, config.roll, config.shift, config.shift, config.scale])
         cut = np.array([40.0, 30.0, 20.0, 0.1, 0.1, 0.15])
         pose = np.clip(generator.standard_normal(6) * spread, -cut, cut)
         pose[5] += 1
-        return torch.from_numpy(pose).float()[None]
+        return self._nearer(torch.from_numpy(pose).float()[None], key)
 
-    def _look(self, generator: np.random.Generator, number: int, key: tuple[int, ...]) -> _Look:
+    def _nearer(self, pose: Tensor, key: tuple[int, ...]) -> Tensor:  # both [N, 6]
+        """The same motion seen from as near as this clip is, and a little to one side.
+
+        Real crops differ in how much of them a face fills; rendered ones do where `rendered.nearest` is above 1.
+        """
+        if self.config.nearest <= 1:
+            return pose
+        generator = numpy_generator(*key, _NEARNESS)
+        zoom = self.config.nearest ** generator.random()
+        x, y = generator.uniform(-0.15, 0.15, 2) * (zoom - 1) + _FACE_CENTRE * (1 - zoom)
+        return pose * pose.new_tensor([1, 1, 1, zoom, zoom, zoom]) + pose.new_tensor([0, 0, 0, x, y, 0])
+
+    def _look(self, generator: np.random.Generator, number: int, key: tuple[int, ...]) -> Look:
         scene = sample_scene(1, torch_generator(*key))
         first, second = (_VISEMES[int(place)] for place in generator.integers(0, len(_VISEMES), 2))
         amount = float(generator.beta(0.5, 0.5))  # mostly one phone or the other, sometimes between two
@@ -259,12 +231,13 @@ class Draws:
         gaze = np.clip(generator.standard_normal(2) * 0.35, -1, 1)
         blink = float(generator.random()) if generator.random() < self.config.blinks else 0.0
         eyes = torch.tensor([[blink, blink, *gaze]], dtype=torch.float32)
-        return _Look(number, self.person(number).identity, mouth, eyes, scene)
+        return Look(number, self.person(number).identity, mouth, eyes, scene)
 
-    def _perform(self, number: int, mood: _Mood, key: tuple[int, ...]) -> Performance:
+    def _perform(self, number: int, mood: Mood, key: tuple[int, ...]) -> Performance:
         person = self.person(number)
         installed = self._installed_voice(numpy_generator(*key, 4), person.build)
-        return perform(person, mood.emotion, mood.level, key, key, self.config.sentence_seconds, installed)
+        performance = perform(person, mood.emotion, mood.level, key, key, self.config.sentence_seconds, installed)
+        return dataclasses.replace(performance, pose=self._nearer(performance.pose, key))
 
     def _installed_voice(self, generator: np.random.Generator, build: float) -> str:
         """The name of an installed synthesiser's voice for a share of the sentences, else ""."""
@@ -305,28 +278,3 @@ def _samples(first: int, count: int) -> tuple[int, int]:
     """The stretch of `count` frames that starts with frame `first`: sample_of_frame(count) samples whatever `first`."""
     start = sample_of_frame(first)
     return start, start + sample_of_frame(count)
-
-
-def _picture(look: _Look, mood: _Mood, pose: Tensor) -> Pictures:
-    return Pictures(
-        torch.tensor([look.number]), torch.tensor([mood.emotion]), torch.tensor([mood.level]), look.identity[None],
-        pose, mood.weights, look.mouth, look.eyes, look.scene.light, look.scene.background,
-    )  # fmt: skip
-
-
-def _in_mood(pictures: Pictures, mood: _Mood, weights: Tensor) -> Pictures:
-    """The same people in another mood."""
-    emotion, level = (torch.full((len(pictures),), value) for value in (mood.emotion, mood.level))
-    return dataclasses.replace(pictures, emotion=emotion, level=level, emotion_weights=weights)
-
-
-def _pictures(performance: Performance, number: int, frames: Tensor) -> Pictures:
-    """Some frames of a performance."""
-    count = len(frames)
-    return Pictures(
-        torch.full((count,), number), torch.full((count,), performance.emotion),
-        torch.full((count,), performance.level), performance.person.identity.expand(count, -1),
-        performance.pose[frames], performance.emotion_weights[frames], performance.mouth[frames],
-        performance.eyes[frames], performance.scene.light.expand(count, -1),
-        performance.scene.background.expand(count, -1),
-    )  # fmt: skip

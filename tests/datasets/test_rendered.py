@@ -136,6 +136,35 @@ def test_labels_say_what_is_seen() -> None:
     assert len(set(labels.identity.tolist())) == 8 and not torch.equal(batch.frames[0], batch.frames[1])
 
 
+def test_people_seen_from_nearer_are_the_same_people_with_their_faces_still_in_the_picture() -> None:
+    far, near = (dataclasses.replace(FEW, nearest=nearest, frame_uses=1, kept=1) for nearest in (1.0, 1.5))
+    zooms = []
+    for number in range(32):
+        a, b = draws("judge", far).unit(number).pictures, draws("judge", near).unit(number).pictures
+        for field in dataclasses.fields(a):
+            if field.name != "pose":
+                assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
+        assert torch.equal(a.pose[:, :3], b.pose[:, :3])
+        zooms += (b.pose[:, 5] / a.pose[:, 5]).tolist()
+    assert 1 <= min(zooms) < 1.1 and 1.4 < max(zooms) <= 1.5
+    marks = RenderedData("judge", size=64, config=near).batch(range(64)).labels.landmarks
+    assert (((marks[:, 36:68] > 0) & (marks[:, 36:68] < 64)).all(2)).float().mean() > 0.99  # eyes and mouth
+
+
+def test_photo_window_and_emotion_frames_are_seen_from_as_near() -> None:
+    far, near = (draws("speak", dataclasses.replace(FEW, nearest=nearest)) for nearest in (1.0, 1.5))
+    zooms = []
+    for number in range(6):
+        a, b = far.unit(number).pictures, near.unit(number).pictures
+        own = a.person == a.person[0]
+        zoom = b.pose[own, 5] / a.pose[own, 5]
+        assert_close(zoom, zoom[:1].expand_as(zoom))
+        zooms.append(float(zoom[0]))
+    assert min(zooms) >= 1 and max(zooms) - min(zooms) > 0.1
+    with pytest.raises(SpeakError, match="rendered.nearest 0.9"):
+        draws("speak", dataclasses.replace(FEW, nearest=0.9))
+
+
 def test_held_out_people_are_in_no_other_split() -> None:
     faces = {}
     for split in ("train", "val", "test"):
