@@ -155,7 +155,7 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   the right place is soft and grey still. An E_p that was taught faces up to 1.55 times as large reads those of the
   photos as 1.30 times as large as usual. So all networks learnt people from as near (rendered.nearest=1.55, adults, D;
   3,000 steps of two runs averaged three times): mouths made of ten real people follow the vowels at r = .53 instead of
-  .30, none too high any more, but where they move they are grey: contrast inside lips 21 of the true 36, of rendered
+  .30, no longer too high on average, but where they move grey: contrast inside lips 21 of the true 36, of rendered
   adults 25 of 34. It is f_I: what fits a real photo's pixels is a blur in G_g. f_I of the one of 320 rendered adults
   whose picture is nearest paints lips, teeth and gaps. Next: such a set of f_I in the weights, and figurines again.
 - E_a was starved too: with 0.02 M weights ("tiny" of WAV2VEC2_PRESETS) a linear probe read the mouth's opening from it
