@@ -154,10 +154,10 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   they are .04 of the jaw's width away instead of .12, the mean pitch is -5 instead of -15. What frames then show in
   the right place is soft and grey still. An E_p that was taught faces up to 1.55 times as large reads those of the
   photos as 1.30 times as large as usual. So all networks learnt people from as near (rendered.nearest=1.55, adults, D;
-  3,000 steps of two runs averaged three times): mouths made of ten real people follow the vowels at r = .53 instead of
+  some 3,400 steps of two runs averaged three times): mouths made of ten real people follow the vowels at r = .53 instead of
   .30, no longer too high on average, but where they move grey: contrast inside lips 21 of the true 36, of rendered
-  adults 25 of 34. It is f_I: what fits a real photo's pixels is a blur in G_g. f_I of the one of 320 rendered adults
-  whose picture is nearest paints lips, teeth and gaps. Next: such a set of f_I in the weights, and figurines again.
+  adults 25 of 34. It seems to be f_I: a real photo's is a blur in G_g. With f_I of the one of 320 rendered adults whose
+  picture is nearest, lips, teeth and gaps are told apart better. Next: such a set in the weights, and figurines again.
 - E_a was starved too: with 0.02 M weights ("tiny" of WAV2VEC2_PRESETS) a linear probe read the mouth's opening from it
   at r = .80, a small net at .82, its width and rounding at .35: G_g could not know better. With 0.44 M and
   Muon stage `audio` names 92 % of the phones after 1,900 steps (17 minutes of two cores) and the opening at r = .951.
