@@ -154,7 +154,7 @@ What was learnt on the way (preset tiny, 64x64, 2026-11):
   they are .04 of the jaw's width away instead of .12, the mean pitch is -5 instead of -15. What frames then show in
   the right place is soft and grey still. An E_p that was taught faces up to 1.55 times as large reads those of the
   photos as 1.30 times as large as usual. So all networks learnt people from as near (rendered.nearest=1.55, adults, D;
-  some 3,400 steps of two runs averaged three times): mouths made of ten real people follow the vowels at r = .53 instead of
+  3,400 steps of two runs averaged): mouths made of ten real people follow the vowels at r = .53 instead of
   .30, no longer too high on average, but where they move grey: contrast inside lips 21 of the true 36, of rendered
   adults 25 of 34. It seems to be f_I: a real photo's is a blur in G_g. With f_I of the one of 320 rendered adults whose
   picture is nearest, lips, teeth and gaps are told apart better. Next: such a set in the weights, and figurines again.
