@@ -4,9 +4,9 @@
 
 The encoders of stage `irfd` saw calm pictures of figurines. Here most people have the proportions of adults, in bad
 light, blurred, noisy, covered, shaded in places, and pulled out of shape a little. E_p learns what the pose mapper says
-of the exact pose, E_e what the E_e that there was reads from the twin of each picture: the same person as a figurine,
-undisturbed. So the codes keep their meaning, and all that reads them goes on as before. RUN/weights.pt has everything
-of --weights with the new encoders. Four tenths of a second of two cores a step; interrupted, it begins anew.
+of the exact pose and eyes, E_e what the E_e that there was reads from the twin of each picture: the same person as a
+figurine, undisturbed. So the codes keep their meaning, and all that reads them goes on as before. RUN/weights.pt has
+everything of --weights with the new encoders. Four tenths of a second of two cores a step; interrupted, it begins anew.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def twins(config: Config, seed: int, split: str, uses: int, lifelike: float, con
 def targets(model: Speak, teacher: nn.Module, shown: JudgeBatch, twin: JudgeBatch) -> dict[str, Tensor]:
     """What E_p and E_e are to read: [B, D_P] from the exact pose, [B, D_E] from the twin."""
     with torch.no_grad():
-        return {"pose_encoder": model.pose_mapper(shown.labels.pose).float(),
+        return {"pose_encoder": model.pose_mapper(shown.labels.pose, shown.labels.eyes).float(),
                 "emotion_encoder": teacher(twin.frames).float()}  # fmt: skip
 
 
@@ -91,8 +91,11 @@ def learn(model: Speak, config: Config, seed: int, steps: int) -> None:
     print(f"before: {told(errors(model, teacher, *held_out))}", flush=True)
     hard, calm = twins(config, seed, "train", USES, ADULTS, CONDITIONS)
     students = {name: getattr(model, name).requires_grad_(True) for name in ("pose_encoder", "emotion_encoder")}
+    if model.pose_encoder.eyes is not None:  # taught by eye_reader.py
+        model.pose_encoder.eyes.requires_grad_(False)
     averages = {name: copy.deepcopy(student) for name, student in students.items()}
-    optimizers = {name: torch.optim.Adam(student.parameters(), RATE) for name, student in students.items()}
+    optimizers = {name: torch.optim.Adam([p for p in student.parameters() if p.requires_grad], RATE)
+                  for name, student in students.items()}  # fmt: skip
     spread, began = {}, time.monotonic()
     for step in range(steps):
         numbers = range(step * BATCH, (step + 1) * BATCH)

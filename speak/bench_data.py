@@ -18,14 +18,13 @@ import numpy as np
 import torch
 
 from speak.bench import median_ms
-from speak.config import EMOTIONS, FRAME_RATE, SAMPLE_RATE, ClipsConfig, sample_of_frame
+from speak.config import EMOTIONS, EYE_NAMES, FRAME_RATE, SAMPLE_RATE, ClipsConfig, sample_of_frame
 from speak.datasets.clips import IrfdPairs, SpeakWindows, SyncWindows
 from speak.media.audio import write_wav
 from speak.media.ffmpeg import executable, file_argument
 from speak.media.prepared import ClipRecord, PreparedCorpus, PreparedWriter
 from speak.media.video import VideoWriter
 from speak.prepare import prepare
-from speak.synthetic.expression import EYE_NAMES
 from speak.synthetic.head import render
 from speak.synthetic.identity import sample_identity
 from speak.synthetic.phones import MOUTH_NAMES

@@ -22,6 +22,7 @@ from speak.media.files import check_readable, whole_file
 FORMAT = 1
 # What every checkpoint has besides `format`, and of which type.
 REQUIRED = {"stage": str, "config": dict, "step": int, "models": dict}
+CAME_LATER = ("pose_mapper.eyes",)  # tensors that are 0 in checkpoints from before they were
 
 
 def save(
@@ -90,11 +91,12 @@ def load_into(
 ) -> None:
     """Copies `state` into `module`. Keys and shapes must be the module's: SpeakError names the first that is not."""
     own = module.state_dict()
+    state = {key: torch.zeros_like(own[key]) for key in CAME_LATER if key in own} | dict(state)
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
     shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
     if not (missing or unknown or shapes):
-        module.load_state_dict(dict(state))
+        module.load_state_dict(state)
         return
     key = (missing + unknown + shapes)[0]
     what = f"lacks '{key}'" if missing else f"has an unknown '{key}'" if unknown else \

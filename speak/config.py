@@ -52,6 +52,9 @@ EMOTIONS = ("angry", "contempt", "disgusted", "fear", "happy", "neutral", "sad",
 # Pose vector: degrees, degrees, degrees, then image widths (scale 1 is the reference size).
 POSE_NAMES = ("yaw", "pitch", "roll", "x", "y", "scale")
 
+# What eyes do: left and right of the image, 1 shut; gaze to its right and up, 1 farthest.
+EYE_NAMES = ("blink_left", "blink_right", "gaze_x", "gaze_y")
+
 # What networks subtract from a pose vector and divide it by, so that every number is about 1.
 POSE_CENTRE = (0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 POSE_SPREAD = (30.0, 20.0, 20.0, 0.1, 0.1, 0.2)

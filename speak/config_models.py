@@ -64,6 +64,7 @@ class EncoderConfig:
     code_dim: int = 32
     grid: int = 1  # side of the grid of averages that the trunk's features become; 1: their one average, as published
     thumbnail: int = 0  # ours: side of a thumbnail of the frame that goes to the code past the ResNet; 0: none
+    eyes: int = 0  # ours, of E_p: channels of the net that reads blinks and gaze from nearby; 0: none
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from speak.media.video import VideoReader, probe
 from speak.models.pose_mapper import NEUTRAL
 from speak.models.speak import Speak
 from speak.pose_tables import TABLE_SUFFIXES, read_poses
-from speak.synthetic.motion import head_motion
+from speak.synthetic.motion import eye_motion, head_motion
 
 ENDS = ("pingpong", "hold", "cut")  # what follows when a driving video is shorter than the speech
 POSE_MODES = ("relative", "absolute")  # the video's motion from the photo's pose on, or the video's poses themselves
@@ -164,14 +164,19 @@ class Drivers:
             return iter([self.model.pose_from_numbers(poses.to(self.device))])
 
     def _natural_motion(self, photo: Tensor, frames: int, seed: int) -> Codes:
-        """Gentle motion about the photo's own pose; a still head where the weights take no poses in numbers."""
+        """Gentle motion about the photo's own pose, eyes that look about and blink where the weights know of them.
+
+        A still head where the weights take no poses in numbers.
+        """
         if not self.model.pose_mapper.fitted:
             self.notes.append("pose: these weights take no poses in numbers, the head stays as in the photo")
             return iter([photo[None]])
-        motion = head_motion(frames, torch.Generator().manual_seed(seed), liveliness=self.config.liveliness)
-        rest = torch.tensor(POSE_CENTRE)
+        random = torch.Generator().manual_seed(seed)
+        motion, rest = head_motion(frames, random, liveliness=self.config.liveliness), torch.tensor(POSE_CENTRE)
+        motion = motion - motion.mean(0) + rest
+        eyes = eye_motion(frames, random, pose=motion)
         with torch.no_grad():
-            moved = self.model.pose_from_numbers((motion - motion.mean(0) + rest).to(self.device))
+            moved = self.model.pose_from_numbers(motion.to(self.device), eyes.to(self.device))
             return iter([photo + moved - self.model.pose_from_numbers(rest.to(self.device))])
 
     def _mean_pose(self, path: str | Path, box: tuple[int, int, int, int]) -> Tensor:  # [D_P]

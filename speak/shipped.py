@@ -19,6 +19,7 @@ FOLDER = Path(__file__).parent / "weights"
 # Parts of the model that came later: how weights are described whose configuration does not name them.
 CAME_LATER: dict[str, Any] = {
     "model.photo_warp.width": 0, "model.photo_warp.poses": 0, "model.editing.repeat_input": False,
+    "model.pose.eyes": 0,
 }  # fmt: skip
 LARGEST_FILE = 31 << 19  # bytes; what ships stays under 16 MiB a file
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from speak import checkpoint
 from speak.errors import SpeakError
+from speak.models.pose_mapper import PoseMapper
 
 
 def content() -> dict:
@@ -221,6 +222,18 @@ def test_load_into_copies_every_value():
     source(torch.randn(8, 3))
     checkpoint.load_into(target, source.state_dict(), "a.pt")
     assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_weights_from_before_eyes_were_told_load_and_have_none():
+    before, now = PoseMapper(8, 16), PoseMapper(8, 16)
+    now.eyes.data.fill_(1)
+    for mapper in (before, now):
+        mapper.fitted.fill_(True)
+    holder = nn.ModuleDict({"pose_mapper": now})
+    state = {f"pose_mapper.{key}": value for key, value in before.state_dict().items() if key != "eyes"}
+    checkpoint.load_into(holder, state, "old.pt")
+    pose, eyes = torch.randn(3, 6), torch.rand(3, 4)
+    assert torch.equal(now(pose, eyes), before(pose))
 
 
 def test_load_into_names_the_first_key_that_does_not_fit_and_counts():

@@ -163,7 +163,8 @@ class RenderedData:
             Scene(pictures.light, pictures.background), self.size,
         )  # fmt: skip
         labels = FrameLabels(
-            pictures.person, pictures.emotion, pictures.level, pictures.pose, shown.landmarks, shown.mouth_opening
+            pictures.person, pictures.emotion, pictures.level, pictures.pose, shown.landmarks, shown.mouth_opening,
+            pictures.eyes,
         )
 
         def by_unit(tensor: Tensor) -> Tensor:

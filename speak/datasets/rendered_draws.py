@@ -89,8 +89,8 @@ class Draws:
         looks = self._look(generator, first, (*key, 0)), self._look(generator, second, (*key, 1))
         mood = self._mood(generator)
         moods = mood, self._mood(generator, unlike=mood.emotion)
-        poses = self._pose(generator, (*key, 0)), self._pose(generator, (*key, 1))
-        rows = [picture_of(look, mood, pose) for look in looks for mood in moods for pose in poses]
+        poses = [(self._pose(generator, (*key, place)), look.eyes) for place, look in enumerate(looks)]
+        rows = [picture_of(look, mood, *pose) for look in looks for mood in moods for pose in poses]
         return Sample(Pictures.joined(rows), {})
 
     def _use_irfd(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
@@ -102,8 +102,10 @@ class Draws:
         """Two frames of one person, so that identity can be learnt by comparison."""
         number = int(generator.integers(self.config.identities))
         keys = (*key, 0), (*key, 1)
-        rows = [picture_of(self._look(generator, number, own), self._mood(generator), self._pose(generator, own))
-                for own in keys]  # fmt: skip
+        rows = []
+        for own in keys:
+            look = self._look(generator, number, own)
+            rows.append(picture_of(look, self._mood(generator), self._pose(generator, own), look.eyes))
         return Sample(Pictures.joined(rows), {})
 
     def _use_judge(self, generator: np.random.Generator, index: int) -> dict[str, Tensor]:
@@ -156,7 +158,7 @@ class Draws:
         return {"matched": torch.tensor(float(matched)), "foreign": torch.tensor(foreign), "shift": torch.tensor(shift)}
 
     def _speak(self, generator: np.random.Generator, key: tuple[int, ...]) -> Sample:
-        """Identity frame, window, the window's poses on somebody else, emotion frames from elsewhere; speech around.
+        """Identity frame, window, its poses and eyes on somebody else, emotion frames from elsewhere; speech around.
 
         Then the person in another emotion, and the emotion on somebody else.
         """
@@ -172,7 +174,7 @@ class Draws:
         driver = self._perform(other, self._mood(generator, unlike=mood.emotion), (*key, 3))
         begin = int(generator.integers(0, max(1, driver.frames - count)))
         driving = pictures_of(driver, other, torch.arange(begin, begin + count).clamp(max=driver.frames - 1))
-        driving = dataclasses.replace(driving, pose=performance.pose[window])
+        driving = dataclasses.replace(driving, pose=performance.pose[window], eyes=performance.eyes[window])
         otherwise, places = self._mood(generator, unlike=mood.emotion), generator.integers(0, len(elsewhere), 1)
         in_another_mood = in_mood(
             pictures_of(performance, number, elsewhere[torch.from_numpy(places)]), otherwise, otherwise.weights

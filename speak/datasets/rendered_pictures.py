@@ -42,12 +42,12 @@ class Pictures:
 
 @dataclasses.dataclass
 class Look:
-    """Somebody somewhere: what goes with the identity when factors are exchanged (the mouth and eyes do, too)."""
+    """Somebody somewhere: what goes with the identity when factors are exchanged (the mouth does, too)."""
 
     number: int
     identity: Tensor  # [K]
     mouth: Tensor  # [1, 6]
-    eyes: Tensor  # [1, 4]
+    eyes: Tensor  # [1, 4], drawn with the rest, but they go with the pose
     scene: Scene
 
 
@@ -64,11 +64,12 @@ def picture_of(
     look: Look,
     mood: Mood,
     pose: Tensor,  # [1, 6]
+    eyes: Tensor,  # [1, 4]
 ) -> Pictures:
-    """One picture: somebody in a mood and a pose."""
+    """One picture: somebody in a mood and a pose, who looks somewhere."""
     return Pictures(
         torch.tensor([look.number]), torch.tensor([mood.emotion]), torch.tensor([mood.level]), look.identity[None],
-        pose, mood.weights, look.mouth, look.eyes, look.scene.light, look.scene.background,
+        pose, mood.weights, look.mouth, eyes, look.scene.light, look.scene.background,
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class FrameLabels:
     pose: Tensor | None = None  # [..., 6], POSE_NAMES
     landmarks: Tensor | None = None  # [..., 68, 2], pixels
     mouth_opening: Tensor | None = None  # [...], 0 shut, about 1 widest
+    eyes: Tensor | None = None  # [..., 4], EYE_NAMES
 
 
 @dataclasses.dataclass
@@ -60,7 +61,7 @@ class WindowBatch:
 
     identity_frame: Tensor  # [B, 3, H, W], another frame of the same clip
     frames: Tensor  # [B, N, 3, H, W], the truth
-    pose_frames: Tensor  # [B, N, 3, H, W], frames with the same pose (rendered: another person, emotion and mouth)
+    pose_frames: Tensor  # [B, N, 3, H, W], frames with the same pose and eyes (rendered: somebody else's)
     emotion_frames: Tensor  # [B, M, 3, H, W], same person and emotion, from elsewhere in the clip
     speech: Tensor  # [B, S] at 16 kHz, from `context` frames before the window to `context` frames after it
     context: int  # frames of speech to each side: S = sample_of_frame(N + 2 * context)

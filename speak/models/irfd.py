@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from speak.config import EMOTIONS, POSE_NAMES, Config, EncoderConfig
 from speak.models.codes import FACTORS, CodeNorm, Codes, UnitLength, at_least_float32, concatenated, exchange
+from speak.models.eye_reader import EyeReader
 from speak.models.generators import DisentanglementGenerator, Noise
 from speak.models.pose_mapper import controls
 from speak.models.resnet import ResNet, resize_for_reading
@@ -24,7 +25,8 @@ class Encoder(nn.Module):
 
     Group norm and pooling leave little of a frame's colours and of where they are. A thumbnail of the frame, mapped
     to the code as well, keeps those of hair, skin, clothes and background (ours; `EncoderConfig.thumbnail`), averages
-    over a grid instead of the whole where its shapes are (ours; `EncoderConfig.grid`).
+    over a grid instead of the whole where its shapes are (ours; `EncoderConfig.grid`). What eyes do is read from
+    nearby and added (ours; `EncoderConfig.eyes`).
     unit_length: True for f_I; False for f_P and f_E, which `CodeNorm` normalises.
     """
 
@@ -41,6 +43,7 @@ class Encoder(nn.Module):
             self.thumbnail = nn.Linear(numbers, config.code_dim, bias=False)
             nn.init.normal_(self.thumbnail.weight, std=numbers**-0.5)
         self.norm = UnitLength() if unit_length else CodeNorm(config.code_dim)
+        self.eyes = EyeReader(config.eyes, config.code_dim) if config.eyes else None
 
     def forward(
         self,
@@ -50,7 +53,8 @@ class Encoder(nn.Module):
         """Codes [B, code_dim] in float32, under autocast too. `again`: see `CodeNorm`."""
         raw = self.raw(frames)
         with torch.autocast(raw.device.type, enabled=False):
-            return self.norm(raw, again)
+            codes = self.norm(raw, again)
+        return codes if self.eyes is None else codes + self.eyes(frames, codes)
 
     def raw(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speak.config import EMOTIONS, POSE_CENTRE, POSE_NAMES, POSE_SPREAD, ModelConfig
+from speak.config import EMOTIONS, EYE_NAMES, POSE_CENTRE, POSE_NAMES, POSE_SPREAD, ModelConfig
 from speak.errors import SpeakError
 
 NEUTRAL = EMOTIONS.index("neutral")
@@ -23,13 +23,17 @@ def controls(model: ModelConfig) -> dict[str, nn.Module]:
 
 
 class PoseMapper(nn.Module):
-    """MLP from (yaw, pitch, roll, x, y, scale) to f_P. `fitted` is saved with the weights."""
+    """MLP from (yaw, pitch, roll, x, y, scale) to f_P, and what each of EYE_NAMES adds to it (ours).
+
+    `fitted` is saved with the weights. `eyes` is 0 where the data did not tell them.
+    """
 
     def __init__(self, code_dim: int, width: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(len(POSE_NAMES), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, code_dim)
         )
+        self.eyes = nn.Parameter(torch.zeros(len(EYE_NAMES), code_dim))
         self.register_buffer("fitted", torch.tensor(False))
         self.register_buffer("centre", torch.tensor(POSE_CENTRE), persistent=False)
         self.register_buffer("spread", torch.tensor(POSE_SPREAD), persistent=False)
@@ -37,10 +41,12 @@ class PoseMapper(nn.Module):
     def forward(
         self,
         pose: Tensor,  # [..., 6]: degrees, degrees, degrees, image widths
+        eyes: Tensor | None = None,  # [..., 4], EYE_NAMES: blinks in [0, 1], gaze in [-1, 1]; None: open, straight
     ) -> Tensor:
         """f_P [..., code_dim]. For fitting; `Speak.pose_from_numbers` refuses weights that were not fitted."""
         weight = self.net[0].weight
-        return self.net(((pose.to(weight.device) - self.centre) / self.spread).to(weight.dtype))
+        codes = self.net(((pose.to(weight.device) - self.centre) / self.spread).to(weight.dtype))
+        return codes if eyes is None else codes + eyes.to(self.eyes) @ self.eyes
 
     def require_fitted(self) -> None:
         """Raises SpeakError when the weights carry no fitted mapper."""

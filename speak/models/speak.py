@@ -84,10 +84,11 @@ class Speak(nn.Module):
     def pose_from_numbers(
         self,
         pose: Tensor,  # [..., 6]: yaw, pitch, roll in degrees, x, y, scale in image widths
+        eyes: Tensor | None = None,  # [..., 4], EYE_NAMES: blinks in [0, 1], gaze in [-1, 1]; None: open, straight
     ) -> Tensor:
         """f_P [..., D_P], float32. Raises SpeakError when the weights carry no fitted mapper."""
         self.pose_mapper.require_fitted()
-        return self.pose_mapper(pose).float()
+        return self.pose_mapper(pose, eyes).float()
 
     def emotion_from_names(
         self,

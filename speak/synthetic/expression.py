@@ -13,7 +13,6 @@ from speak.config import EMOTIONS
 # Strength of an emotion at MEAD's levels 1, 2 and 3.
 LEVEL_STRENGTH = (0.45, 0.72, 1.0)
 
-EYE_NAMES = ("blink_left", "blink_right", "gaze_x", "gaze_y")  # left and right of the image, gaze to its right and up
 
 ACTIONS = (
     "brow_inner", "brow_outer", "brow_lower", "brow_squeeze", "brow_odd", "lid_wide", "lid_droop", "lid_sad",

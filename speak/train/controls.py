@@ -11,8 +11,9 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from speak.config import EYE_NAMES
 from speak.datasets.stage_batches import FrameLabels, PairBatch, WindowBatch
 from speak.errors import SpeakError
 from speak.models.irfd import IRFD
@@ -56,12 +57,13 @@ def fit_controls(model: IRFD | Speak, batches: Iterable[PairBatch] | Iterable[Wi
 
     A corpus without poses leaves the mapper unfitted, one without neutral faces the prototypes.
     """
-    poses, pose_codes, emotions, levels, emotion_codes = [], [], [], [], []
+    poses, eyes, pose_codes, emotions, levels, emotion_codes = [], [], [], [], [], []
     with torch.no_grad():
         for frames, labels in (row for batch in islice(batches, _BATCHES) for row in _labelled(batch)):
             if labels.pose is not None:
                 poses.append(labels.pose)
                 pose_codes.append(model.pose_encoder(frames))
+                eyes.append(torch.zeros(len(frames), len(EYE_NAMES)).to(frames) if labels.eyes is None else labels.eyes)
             emotions.append(labels.emotion)
             levels.append(labels.level - 1)
             emotion_codes.append(model.emotion_encoder(frames))
@@ -73,7 +75,7 @@ def fit_controls(model: IRFD | Speak, batches: Iterable[PairBatch] | Iterable[Wi
     if poses:
         known = torch.cat(poses).isfinite().all(1)  # a corpus may know the poses of some clips only
         if known.any():
-            _fit_mapper(model, torch.cat(poses)[known], torch.cat(pose_codes)[known])
+            _fit_mapper(model, *(torch.cat(part)[known] for part in (poses, eyes, pose_codes)))
 
 
 def _labelled(batch: PairBatch | WindowBatch) -> Iterator[tuple[Tensor, FrameLabels]]:
@@ -87,11 +89,17 @@ def _labelled(batch: PairBatch | WindowBatch) -> Iterator[tuple[Tensor, FrameLab
         yield batch.frames[:, frame], FrameLabels(**{k: None if v is None else v[:, frame] for k, v in known.items()})
 
 
-def _fit_mapper(model: IRFD | Speak, poses: Tensor, codes: Tensor) -> None:
+def _fit_mapper(
+    model: IRFD | Speak,
+    poses: Tensor,  # [N, 6]
+    eyes: Tensor,  # [N, 4], 0 where nobody knows
+    codes: Tensor,  # [N, D_P]
+) -> None:
     mapper = model.pose_mapper
     with torch.random.fork_rng(devices=[]):  # a fresh start: a second fit must not depend on the first
         torch.manual_seed(0)
         mapper.apply(lambda layer: layer.reset_parameters() if hasattr(layer, "reset_parameters") else None)
+        nn.init.zeros_(mapper.eyes)
     with torch.enable_grad():
         for parameter in mapper.parameters():
             parameter.requires_grad_(True)
@@ -101,7 +109,7 @@ def _fit_mapper(model: IRFD | Speak, poses: Tensor, codes: Tensor) -> None:
         for _ in range(_ROUNDS):
             rows = torch.randint(len(poses), (256,), generator=generator).to(poses.device)
             optimizer.zero_grad()
-            F.mse_loss(mapper(poses[rows]), codes[rows].to(poses.device)).backward()
+            F.mse_loss(mapper(poses[rows], eyes[rows]), codes[rows].to(poses.device)).backward()
             optimizer.step()
             schedule.step()
     mapper.fitted.fill_(True)

@@ -172,6 +172,21 @@ def test_natural_motion_stays_about_the_photo_and_depends_on_the_seed(model: Spe
     assert (codes(1)[1:] - codes(1)[:-1]).abs().max() < 0.3 * (moved.max(0).values - moved.min(0).values).max()
 
 
+def test_in_natural_motion_eyes_blink_and_look_about_where_the_weights_know_of_them() -> None:
+    blind, seeing = untrained(), untrained()
+    width = preset("tiny").model.pose.code_dim
+    with torch.no_grad():  # what eyes do goes into numbers of their own
+        seeing.pose_mapper.eyes.copy_(100 * torch.eye(width)[:4])
+
+    def codes(model: Speak) -> Tensor:
+        return torch.cat(list(drivers(model).pose(None, torch.zeros(width), 300, 1)[0]))
+
+    eyes = (codes(seeing) - codes(blind))[:, :4] / 100
+    assert eyes[:, :2].min() >= -1e-4 and eyes[:, :2].max() > 0.6  # ten seconds: a blink or more
+    assert 0.02 < (eyes[:, 0] > 0.5).float().mean() < 0.3 and eyes[:, 2].std() > 0.02
+    assert torch.equal(codes(seeing)[:, 4:], codes(blind)[:, 4:])
+
+
 def test_weights_without_controls_hold_the_head_still_and_say_so() -> None:
     plain, notes = untrained(controls=False), []
     photo = torch.randn(preset("tiny").model.pose.code_dim)

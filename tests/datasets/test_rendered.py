@@ -79,8 +79,8 @@ def test_two_processes_with_workers_see_the_global_batch_of_one(stage: str) -> N
         next(data.batches(5, world=2))
 
 
-COLUMNS = {"identity": ("identity", "mouth", "eyes", "light", "background", "person"),
-           "emotion": ("emotion", "level", "emotion_weights"), "pose": ("pose",)}  # fmt: skip
+COLUMNS = {"identity": ("identity", "mouth", "light", "background", "person"),
+           "emotion": ("emotion", "level", "emotion_weights"), "pose": ("pose", "eyes")}  # fmt: skip
 
 
 def test_a_unit_of_irfd_has_every_combination_of_two_people_moods_and_poses() -> None:
@@ -132,6 +132,10 @@ def test_labels_say_what_is_seen() -> None:
     lean = torch.atan2(brow[:, 0] - chin[:, 0], chin[:, 1] - brow[:, 1])
     assert abs(np.corrcoef(lean, labels.pose[:, 2])[0, 1]) > 0.6
     assert labels.pose[:, 0].abs().max() <= 40 and labels.emotion.max() < len(EMOTIONS)
+    lids = (labels.landmarks[:, [40, 41]] - labels.landmarks[:, [38, 37]])[..., 1].mean(1)  # of the eye at the left
+    shut = RenderedData("judge", size=64, config=RenderedConfig(frame_uses=1, kept=1, blinks=1)).batch(range(48))
+    wide = (shut.labels.landmarks[:, [40, 41]] - shut.labels.landmarks[:, [38, 37]])[..., 1].mean(1)
+    assert np.corrcoef(wide, shut.labels.eyes[:, 0])[0, 1] < -0.6 and wide.mean() < lids.mean()
     assert torch.equal(labels.identity[0::2], labels.identity[1::2])  # one person twice, for comparison
     assert len(set(labels.identity.tolist())) == 8 and not torch.equal(batch.frames[0], batch.frames[1])
 
@@ -191,7 +195,7 @@ def best_shift(pairs: list[tuple[Tensor, Tensor]], shifts: range) -> int:
     return max(found, key=found.get)
 
 
-def test_the_window_of_stage_speak_has_its_own_speech_in_the_middle_and_its_pose_on_somebody_else() -> None:
+def test_the_window_of_stage_speak_has_its_own_speech_in_the_middle_its_pose_and_eyes_on_somebody_else() -> None:
     drawn = [draws("speak", RenderedConfig(frames=24, context=30)).unit(number) for number in range(24)]
     begin = sample_of_frame(30)
     pairs = []
@@ -200,6 +204,7 @@ def test_the_window_of_stage_speak_has_its_own_speech_in_the_middle_and_its_pose
         assert speech.shape == (sample_of_frame(24 + 60),)
         own, driving, elsewhere = (unit.pictures[a:b] for a, b in ((1, 25), (25, 49), (49, 50)))
         assert torch.equal(own.pose, driving.pose) and len(set(own.pose[:, 0].tolist())) > 1
+        assert torch.equal(own.eyes, driving.eyes) and len(set(own.eyes[:, 2].tolist())) > 1
         assert not torch.equal(own.identity, driving.identity) and own.emotion[0] != driving.emotion[0]
         assert not torch.equal(own.mouth, driving.mouth)
         assert torch.equal(elsewhere.identity[0], own.identity[0]) and elsewhere.emotion[0] == own.emotion[0]

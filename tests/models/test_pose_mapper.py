@@ -84,3 +84,4 @@ def test_the_mapper_can_learn_a_code_of_the_pose() -> None:
         optimizer.step()
     assert loss < 0.02  # of a variance of about 0.8
     assert mapper(pose.view(4, 64, 6)).shape == (4, 64, 3)
+    assert torch.equal(mapper(pose, torch.rand(256, 4)), mapper(pose))  # nobody has told what eyes do

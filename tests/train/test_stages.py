@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from speak import checkpoint, losses, ops
 from speak.checkpoint import load_into
@@ -367,6 +368,19 @@ def test_poses_that_are_known_of_some_people_only_teach_by_those(tmp_path: Path)
     irfd = stage.networks["irfd"]
     fit_controls(irfd, [samples])
     assert irfd.pose_mapper.fitted and all(p.isfinite().all() for p in irfd.pose_mapper.parameters())
+
+
+def test_what_eyes_add_to_the_pose_code_is_fitted_with_the_mapper(tmp_path: Path) -> None:
+    irfd, samples = build("irfd", tmp_path).networks["irfd"], [batch("irfd") for _ in range(4)]
+    told = {}  # E_p that reads nothing but the gaze, as its first number
+    for sample in samples:
+        for frames, labels in ((sample.source, sample.source_labels), (sample.target, sample.target_labels)):
+            labels.eyes = torch.rand(len(frames), 4)
+            told[frames.data_ptr()] = F.pad(labels.eyes[:, 2:3], (0, irfd.pose_mapper.eyes.shape[1] - 1))
+    irfd.pose_encoder.forward = lambda frames, again=False: told[frames.data_ptr()]
+    fit_controls(irfd, samples)
+    eyes = irfd.pose_mapper.eyes.detach()
+    assert 0.7 < eyes[2, 0] < 1.3 and eyes[[0, 1, 3]].abs().max() < 0.3 and eyes[:, 1:].abs().max() < 0.1
 
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])
