@@ -225,6 +225,7 @@ FARTHER = "prepare.grow=0.25"  # of a face's box about a photo: rendered people 
 ADULTS = "rendered.lifelike=0.5"  # encoders that only know figurines misread a real face
 SHIPPED = ("speak", "judge", "syncnet", "perceptual")
 WEIGHTS = "weights.pt"
+SHARE = 4  # the photo's, among what the last layer of `PhotoWarp` says
 
 
 def commands(
@@ -284,12 +285,29 @@ def exaggerate(
     speak["emotion_prototypes.codes"] = neutral + gain * (prototypes - neutral)
 
 
-def ship(run: Path, folder: Path | None, gain: float = 1.0) -> None:
-    """Writes what ships of a run folder, in float16. gain: see `exaggerate`."""
+def trust_photo(
+    speak: dict[str, Tensor],  # the state of `Speak`, changed in place
+    firmness: float,  # over 0; 1 with a trust of 0 changes nothing
+    trust: float,  # above 0 for the photo, below for G_g
+) -> None:
+    """Makes the choice between the bent photo and G_g's picture firmer: the logit of the photo's share times
+    `firmness` plus `trust`.
+
+    Of rendered people it is learnt well; of real ones the net is unsure, and a mixture of two faces is a smear.
+    """
+    weight, bias = (speak[f"photo_warp.last.{name}"] for name in ("weight", "bias"))
+    weight[SHARE] *= firmness
+    bias[SHARE] = firmness * bias[SHARE] + trust
+
+
+def ship(run: Path, folder: Path | None, gain: float = 1.0, firmness: float = 1.0, trust: float = 0.0) -> None:
+    """Writes what ships of a run folder, in float16. gain: see `exaggerate`; firmness, trust: see `trust_photo`."""
     for name in SHIPPED:
         content = checkpoint.load(run / name / WEIGHTS)
         if name == "speak":
             exaggerate(content["models"]["speak"], gain)
+            if (firmness, trust) != (1, 0):
+                trust_photo(content["models"]["speak"], firmness, trust)
         for file in save_for_shipping(name, content, folder):
             print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
 
@@ -306,10 +324,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
     parser.add_argument("--ship", action="store_true", help="write what ships for the package at the end")
     parser.add_argument("--emotion-gain", type=float, default=1.0, help="makes the emotions of what ships stronger")
+    parser.add_argument("--photo-firmness", type=float, default=1.0, help="makes the photo's share in what ships firmer")
+    parser.add_argument("--photo-trust", type=float, default=0.0, help="and larger")
     parser.add_argument("--folder", type=Path, help="where they go (default: the package's own weights)")
     given = parser.parse_args(arguments)
-    if given.emotion_gain <= 0:
-        parser.error(f"--emotion-gain {given.emotion_gain:g}: give a number over 0")
+    for name in ("emotion_gain", "photo_firmness"):
+        if getattr(given, name) <= 0:
+            parser.error(f"--{name.replace('_', '-')} {getattr(given, name):g}: give a number over 0")
     sizes = [int(size) for size in given.sizes.split(",")]
     for words in commands(given.out, given.preset, sizes, given.scale, given.data, given.init, given.settings):
         print(shlex.join(words[1:]), flush=True)
@@ -317,7 +338,7 @@ def main(arguments: list[str] | None = None) -> int:
         if status:
             return status
     if given.ship:
-        ship(given.out / str(sizes[-1]), given.folder, given.emotion_gain)
+        ship(given.out / str(sizes[-1]), given.folder, given.emotion_gain, given.photo_firmness, given.photo_trust)
     return 0
 
 

@@ -9,10 +9,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from speak.config import EMOTIONS, parse_settings, preset, with_changes
+from speak.config import EMOTIONS, PhotoWarpConfig, parse_settings, preset, with_changes
+from speak.models.photo_warp import PhotoWarp, Portrait
 from speak.models.speak import Speak
 from speak.train import command
 from tests.small_training import batch, small
+from tests.tolerances import assert_close
 
 RECIPE = Path(__file__).parent.parent / "examples/default_weights.py"
 STAGES = ("judge", "perceptual", "audio", "irfd", "syncnet", "speak")
@@ -79,10 +81,27 @@ def test_stronger_emotions_are_codes_and_prototypes_farther_from_neutral(recipe:
     assert all(torch.allclose(state[key], value) for key, value in stronger.state_dict().items())
 
 
-@pytest.mark.parametrize("gain", ["0", "-1"])
-def test_a_gain_that_is_not_over_0_is_refused_before_anything_is_trained(
-    recipe: ModuleType, gain: str, capsys: pytest.CaptureFixture
+def test_a_firmer_choice_between_photo_and_picture_changes_the_photo_s_share_alone(recipe: ModuleType) -> None:
+    torch.manual_seed(0)
+    net = PhotoWarp(PhotoWarpConfig(width=6, poses=2), 4)
+    for weight in net.last.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    pictures, portrait = torch.randn(2, 3, 64, 64), Portrait(torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64),
+                                                            torch.randn(2, 4))  # fmt: skip
+    flow, share, more, change = net.look(pictures, torch.zeros(2, 4), portrait)
+    state = {f"photo_warp.{key}": value.clone() for key, value in net.state_dict().items()}
+    recipe.trust_photo(state, 2.0, 1.5)
+    net.load_state_dict({key.removeprefix("photo_warp."): value for key, value in state.items()})
+    after = net.look(pictures, torch.zeros(2, 4), portrait)
+    assert_close(after[1], (2 * share.logit() + 1.5).sigmoid())
+    assert all(torch.equal(one, other) for one, other in zip((flow, more, change), (after[0], *after[2:]), strict=True))
+
+
+@pytest.mark.parametrize("option", ["--emotion-gain", "--photo-firmness"])
+@pytest.mark.parametrize("factor", ["0", "-1"])
+def test_a_factor_that_is_not_over_0_is_refused_before_anything_is_trained(
+    recipe: ModuleType, option: str, factor: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        recipe.main(["--emotion-gain", gain])
-    assert stopped.value.code == 2 and "--emotion-gain" in capsys.readouterr().err
+        recipe.main([option, factor])
+    assert stopped.value.code == 2 and f"{option} {factor}:" in capsys.readouterr().err
