@@ -324,7 +324,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="key=value")
     parser.add_argument("--ship", action="store_true", help="write what ships for the package at the end")
     parser.add_argument("--emotion-gain", type=float, default=1.0, help="makes the emotions of what ships stronger")
-    parser.add_argument("--photo-firmness", type=float, default=1.0, help="makes the photo's share in what ships firmer")
+    parser.add_argument("--photo-firmness", type=float, default=1.0, help="makes a choice of the photo's share")
     parser.add_argument("--photo-trust", type=float, default=0.0, help="and larger")
     parser.add_argument("--folder", type=Path, help="where they go (default: the package's own weights)")
     given = parser.parse_args(arguments)
