@@ -2,11 +2,11 @@
 
     python examples/eye_reader.py --weights speak/weights/speak.pt --out runs/eyes --data synthetic:1
 
-f_P of a head's pose leaves many of its directions empty. Four of them are given to what eyes do (EYE_NAMES), so that
-whatever reads f_P sees what it saw before, and the pose mapper learns the same four. The reader looks at the eyes from
-nearby (speak/models/eye_reader.py); people of both kinds, near and far, in some bad light, teach it. RUN/weights.pt has
-everything of --weights with it; G_g then has to learn what the new directions mean (stage speak, --init). A sixth of a
-second of one core a step; interrupted, it begins anew.
+f_P of a head's pose leaves many of its directions empty. Four of them are given to what eyes do (EYE_NAMES); whatever
+reads f_P begins blind to them, so that it sees what it saw before, and the pose mapper learns the same four. The reader
+looks at the eyes from nearby (speak/models/eye_reader.py); people of both kinds, near and far, in some bad light, teach
+it. RUN/weights.pt has everything of --weights with it; G_g then has to learn what the new directions mean (stage speak,
+--init). A sixth of a second of one core a step; interrupted, it begins anew.
 """
 
 from __future__ import annotations
@@ -66,6 +66,21 @@ def empty_directions(model: Speak, poses: Tensor) -> Tensor:  # [N, 6] -> [4, D_
     codes = model.pose_mapper(poses).float()
     directions = torch.linalg.svd(codes - codes.mean(0))[2][-len(EYE_NAMES) :]
     return torch.tensor(LENGTH)[:, None] * directions
+
+
+@torch.no_grad()
+def begin_blind(model: Speak, directions: Tensor) -> None:  # [4, D_P]
+    """Takes the directions out of all that reads f_P, in place: what they did was chance, and to be unlearnt first."""
+    unit = directions / directions.norm(dim=1, keepdim=True)
+    width = unit.shape[1]
+    away = torch.eye(width) - unit.T @ unit
+    before = model.identity_encoder.linear.out_features  # f_I comes first where codes stand side by side
+    places = [(model.generator.fuse.layers[0].weight, before)]
+    places += [(block.affine.weight, before) for block in model.editing.blocks]
+    if model.photo_warp is not None and model.photo_warp.poses is not None:
+        places += [(model.photo_warp.poses.weight, start) for start in (0, width)]
+    for weight, start in places:
+        weight[:, start : start + width] = weight[:, start : start + width] @ away
 
 
 @torch.no_grad()
@@ -140,6 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     model, config, content = load_speak(given.weights)
     make_folder(given.out)
     reader = learn(model, config, seed, given.steps)
+    begin_blind(model, reader.codes.detach())
     state = {key: value for key, value in model.state_dict().items() if not key.startswith("pose_encoder.eyes.")}
     state |= {f"pose_encoder.eyes.{key}": value for key, value in reader.state_dict().items()}
     state["pose_mapper.eyes"] = reader.codes.detach().clone()

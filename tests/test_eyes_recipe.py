@@ -31,12 +31,12 @@ def test_the_reader_learns_and_eyes_go_where_poses_do_not(
     monkeypatch.setattr(recipe, "AVERAGE", 0.9)
     monkeypatch.setattr(recipe, "WARM_UP", 10)
     before, _, _ = load_speak()
-    recipe.main(["--out", str(tmp_path), "--data", "synthetic:7", "--steps", "150"])
+    recipe.main(["--out", str(tmp_path), "--data", "synthetic:7", "--steps", "250"])
     after, config, _ = load_speak(tmp_path / "weights.pt")
     assert config.model.pose.eyes == recipe.WIDTH and str(tmp_path / "weights.pt") in capsys.readouterr().out
     for key, value in before.state_dict().items():
-        if not key.startswith(("pose_encoder.eyes.", "pose_mapper.eyes")):
-            assert torch.equal(after.state_dict()[key], value), key
+        if not key.startswith(("pose_encoder.eyes.", "pose_mapper.eyes", "generator.fuse.", "photo_warp.poses.")):
+            assert torch.equal(after.state_dict()[key], value) or "affine" in key, key
     batch = RenderedData("judge", 8, "test", 64, fresh(config.rendered, blinks=0.4)).batch(range(64))
     with torch.no_grad():
         eyes = after.pose_mapper.eyes
@@ -44,10 +44,22 @@ def test_the_reader_learns_and_eyes_go_where_poses_do_not(
         read = read / eyes.square().sum(1)
         poses = after.pose_mapper(batch.labels.pose)
     shut = torch.corrcoef(torch.stack([read[:, 0], batch.labels.eyes[:, 0]]))[0, 1]
-    assert shut > 0.5  # after 150 steps
+    assert shut > 0.5  # after 250 steps
     directions = eyes / eyes.norm(dim=1, keepdim=True)
     assert ((poses - poses.mean(0)) @ directions.T).std(0).max() < 0.1 * poses.std(0).max()
     assert eyes.norm(dim=1).min() > 2
+    photos, noise = batch.frames[:4], after.draw_noise([0] * 4)
+    with torch.no_grad():  # frames are as before, whatever eyes do: nobody has learnt to read them yet
+        pose, sound = after.pose_mapper(batch.labels.pose[:4])[:, None], after.encode_silence().expand(4, 1, -1)
+        made = []
+        for model, moved in ((before, pose), (after, pose), (after, pose + eyes.sum(0))):
+            identity, emotion = model.encode_identity(photos), model.encode_emotion(photos)[:, None]
+            portrait = model.portrait(identity, photos)
+            made.append(model.generate(identity, moved, emotion, sound, noise, portrait))
+        turned = after.pose_mapper(batch.labels.pose[4:8])[:, None]
+        other = after.generate(identity, turned, emotion, sound, noise, portrait)
+    assert (made[1] - made[0]).abs().mean() < 0.1 * (other - made[0]).abs().mean()
+    assert (made[2] - made[1]).abs().max() < 1e-3
 
 
 def test_what_it_is_to_look_at_are_the_eyes(recipe: ModuleType) -> None:
